@@ -1,0 +1,125 @@
+package netsetup
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// A Request is what one container asks of one network: the network, and the
+// words of CNI's network selection element. A zero field means "as the network
+// says".
+type Request struct {
+	Network  *Network       // the network; owned by the caller, never changed
+	Strategy string         // "bridge", "ptp", "netns", ...: Network's first plugin type, or the flag's word
+	IfName   string         // the name inside, at most 15 bytes; "" lets Plan number it: eth0, eth1, ...
+	IPs      []netip.Prefix // addresses asked for; without a prefix length (Bits() < 0) the subnet's counts
+	Gateways []netip.Addr   // default gateways, at most one a family
+	Routes   []Route        // further routes
+	MAC      string         // "" = derived from the first address, so that a neighbour's cache stays true
+	MTU      int            // bytes; 0 = the network's, else the uplink's
+	Path     string         // netns: the namespace to join, a path
+	Source   string         // where it was written, for errors: `--network bridge:mtu=9`, `FILE`
+}
+
+// A Plan is a validated request: all that Attach needs, nothing decided later
+// but what only the kernel or the address store can say.
+type Plan struct {
+	Request
+	Bridge     string   // bridge: the host's device
+	BridgeMAC  string   // explicit, so that it doesn't follow the lowest port
+	Gateway    bool     // bridge: the bridge carries the gateway addresses (isGateway)
+	Subnets    []Subnet // pools that addresses come from, with their gateways
+	IPAM       string   // "host-local", "static" or ""
+	DataDir    string   // host-local: where leases are kept; "" = the plugins' own
+	Masquerade bool     // traffic to the outside leaves with the host's address
+	NoIPv6     bool     // no IPv6 address asked: none on the device either
+	DNS        DNS      // what the network says of resolvers
+	UplinkMTU  bool     // MTU 0: take the uplink's
+}
+
+// A Subnet is one pool of addresses.
+type Subnet struct {
+	Prefix     netip.Prefix
+	Gateway    netip.Addr // zero: the first address of the prefix
+	RangeStart netip.Addr // zero: the first after the network address
+	RangeEnd   netip.Addr // zero: the last before the broadcast address
+}
+
+// A Route is a route inside the container.
+type Route struct {
+	Dst     netip.Prefix // 0.0.0.0/0 or ::/0 for a default route
+	Gateway netip.Addr   // zero: on the link
+	OnLink  bool         // the gateway lies outside every prefix of the interface
+	MTU     int          // 0 = the interface's
+	Metric  int          // 0 = the kernel's
+}
+
+// DNS is what CNI calls dns: resolvers for the container.
+type DNS struct {
+	Nameservers []string
+	Domain      string
+	Search      []string
+	Options     []string
+}
+
+// An Attachment is one interface of a container: what the host half made and
+// what the container half still has to do. It is the only value that passes
+// between them, over the sync pipe, and it is kept in the container's state.
+type Attachment struct {
+	Network    string         // the network's name
+	Strategy   string         // who made it
+	IfName     string         // the name inside
+	Arrived    string         // the name that it arrived under; "" = IfName
+	HostIf     string         // the host's end; "" if there is none
+	Bridge     string         // the bridge that HostIf is a port of; "" if none
+	MAC        string         // of the inner end
+	MTU        int            // bytes; 0 = leave it
+	Addresses  []netip.Prefix // in order; the first of a family is the source address
+	Gateways   []netip.Addr   // default gateways, at most one a family
+	Routes     []Route        // further routes
+	NoIPv6     bool           // disable_ipv6 before it is up
+	DNS        DNS
+	Masquerade bool
+}
+
+// A Difference is one thing in which the kernel doesn't hold what an
+// Attachment says.
+type Difference struct{ Object, Want, Got string }
+
+func (d Difference) String() string {
+	return fmt.Sprintf("%s: want %s, the kernel has %s", d.Object, d.Want, d.Got)
+}
+
+// An Object is something on the host that does not die with the container's
+// network namespace. It is recorded before it is made; whoever holds the record
+// can undo it, at any time and more than once, without anything else.
+type Object struct {
+	Kind    string // "lease", "masquerade", "netns-name", "bridge", "sysctl", "link", ...
+	Network string // the network that it belongs to
+	Name    string // address, device, path: what Kind needs
+	Owner   string // the container's id; "" for what belongs to the network
+	Dir     string // lease: the data directory
+	IfName  string // lease: the interface inside
+	Was     string // sysctl: the value to give back
+}
+
+// A Recorder writes an object into a record before the object is made.
+type Recorder func(Object) error
+
+// A Strategy connects a container to a network in one way. Plan, Attach and
+// Check are the host half, Configure is the container half, and both stand in
+// one file.
+type Strategy interface {
+	// Plan validates r without asking the kernel and returns all its faults at once.
+	Plan(r Request) (Plan, error)
+	// Attach makes the interface and puts it into the namespace target. addrs are
+	// the addresses that IPAM gave, one or none a family, with their gateways in
+	// gateways. What it makes dies with target, or is recorded first.
+	Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.Prefix, gateways []netip.Addr, record Recorder) (Attachment, error)
+	// Check returns every difference between a and the kernel, host side and inside.
+	Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Difference, error)
+	// Configure finishes the interface from within the container's namespace. The
+	// network is usable when it returns.
+	Configure(in *Inside, a Attachment) error
+}
