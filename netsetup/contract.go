@@ -86,16 +86,6 @@ func OpenHost(warn func(string)) (*Host, error) { return nil, errTodo }
 // Close closes the socket.
 func (h *Host) Close() error { return nil }
 
-// Attach connects target by the strategy of p.
-func Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.Prefix, gateways []netip.Addr, record Recorder) (Attachment, error) {
-	return Attachment{}, errTodo
-}
-
-// Check asks the strategy of a.
-func Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Difference, error) {
-	return nil, errTodo
-}
-
 // Undo removes one object of the kinds that this package records: "link",
 // "netns-name", "bridge". An object that is gone is no error.
 func Undo(ctx context.Context, h *Host, o Object) error { return errTodo }
@@ -114,9 +104,6 @@ func (in *Inside) Close() error { return nil }
 
 // ConfigureLoopback brings lo up with its addresses; mtu 0 leaves the kernel's.
 func ConfigureLoopback(in *Inside, mtu int) error { return errTodo }
-
-// Configure finishes the interface of a inside.
-func Configure(in *Inside, a Attachment) error { return errTodo }
 
 // ---- dns.go
 

@@ -1,0 +1,115 @@
+package netsetup
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// strategyOf finds a strategy by its word: a CNI plugin type that runs in
+// process, or a word of the --network flag. A switch and not a map: the init
+// links this package, and a map would be filled at each start.
+func strategyOf(name string) Strategy {
+	switch name {
+	case "bridge":
+		return bridge{}
+	case "ptp":
+		return ptp{}
+	case "loopback":
+		return loopback{}
+	case "netns":
+		return join{}
+	}
+	return nil
+}
+
+// Strategies returns the words that StrategyOf knows, sorted.
+func Strategies() []string { return []string{"bridge", "loopback", "netns", "ptp"} }
+
+// StrategyOf returns the strategy called name; the error of an unknown one
+// lists those that there are.
+func StrategyOf(name string) (Strategy, error) {
+	if s := strategyOf(name); s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("network type %.64q: unknown; nsinit has %s", name, strings.Join(Strategies(), ", "))
+}
+
+// Attach connects target by the strategy of p.
+func Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.Prefix, gateways []netip.Addr, record Recorder) (Attachment, error) {
+	s, err := StrategyOf(p.Strategy)
+	if err != nil {
+		return Attachment{}, err
+	}
+	return s.Attach(ctx, h, target, p, slices.Clone(addrs), slices.Clone(gateways), record)
+}
+
+// Check asks the strategy of a for every difference between a and the kernel,
+// on the host's side and inside target.
+func Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Difference, error) {
+	s, err := StrategyOf(a.Strategy)
+	if err != nil {
+		return nil, err
+	}
+	return s.Check(ctx, h, target, a)
+}
+
+// Configure finishes the interface of a inside.
+func Configure(in *Inside, a Attachment) error {
+	s, err := StrategyOf(a.Strategy)
+	if err != nil {
+		return err
+	}
+	return s.Configure(in, a)
+}
+
+type (
+	bridge   struct{}
+	ptp      struct{}
+	loopback struct{}
+	join     struct{}
+)
+
+func (bridge) Plan(r Request) (Plan, error)   { return Plan{Request: r}, errTodo }
+func (ptp) Plan(r Request) (Plan, error)      { return Plan{Request: r}, errTodo }
+func (loopback) Plan(r Request) (Plan, error) { return Plan{Request: r}, errTodo }
+func (join) Plan(r Request) (Plan, error)     { return Plan{Request: r}, errTodo }
+
+func (bridge) Attach(context.Context, *Host, *NetNS, Plan, []netip.Prefix, []netip.Addr, Recorder) (Attachment, error) {
+	return Attachment{}, errTodo
+}
+
+func (ptp) Attach(context.Context, *Host, *NetNS, Plan, []netip.Prefix, []netip.Addr, Recorder) (Attachment, error) {
+	return Attachment{}, errTodo
+}
+
+func (loopback) Attach(context.Context, *Host, *NetNS, Plan, []netip.Prefix, []netip.Addr, Recorder) (Attachment, error) {
+	return Attachment{}, errTodo
+}
+
+func (join) Attach(context.Context, *Host, *NetNS, Plan, []netip.Prefix, []netip.Addr, Recorder) (Attachment, error) {
+	return Attachment{}, errTodo
+}
+
+func (bridge) Check(context.Context, *Host, *NetNS, Attachment) ([]Difference, error) {
+	return nil, errTodo
+}
+
+func (ptp) Check(context.Context, *Host, *NetNS, Attachment) ([]Difference, error) {
+	return nil, errTodo
+}
+
+func (loopback) Check(context.Context, *Host, *NetNS, Attachment) ([]Difference, error) {
+	return nil, errTodo
+}
+
+func (join) Check(context.Context, *Host, *NetNS, Attachment) ([]Difference, error) {
+	return nil, errTodo
+}
+
+func (bridge) Configure(*Inside, Attachment) error   { return errTodo }
+func (ptp) Configure(*Inside, Attachment) error      { return errTodo }
+func (loopback) Configure(*Inside, Attachment) error { return errTodo }
+func (join) Configure(*Inside, Attachment) error     { return errTodo }
