@@ -1,0 +1,132 @@
+package inside
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/nsinit/nsinit/creds"
+	"github.com/nsinit/nsinit/fs"
+	"github.com/nsinit/nsinit/lsm"
+	"github.com/nsinit/nsinit/netsetup"
+	"golang.org/x/sys/unix"
+)
+
+// configureNetwork is the container half of every strategy, loopback included. The network
+// is usable when it returns.
+func (p *process) configureNetwork() error {
+	if !p.start.Loopback && len(p.start.Networks) == 0 {
+		return nil
+	}
+	in, err := netsetup.OpenInside()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if p.start.Loopback {
+		if err := netsetup.ConfigureLoopback(in, p.start.LoMTU); err != nil {
+			return err
+		}
+	}
+	for _, a := range p.start.Networks {
+		if err := netsetup.Configure(in, a); err != nil {
+			return fmt.Errorf("network %q: %w", a.Network, err)
+		}
+	}
+	return nil
+}
+
+func (p *process) makePrivate() error { return fs.MakePrivate() }
+
+func (p *process) openRoot() (err error) {
+	p.tree, err = fs.Open(&p.start.Root, p.root)
+	return err
+}
+
+func (p *process) mountSystem() error { return p.tree.MountSystem(p.pty) }
+func (p *process) mountUser() error   { return p.tree.MountUser() }
+func (p *process) writeFiles() error  { return p.tree.WriteFiles() }
+func (p *process) pivot() error       { return p.tree.Pivot() }
+func (p *process) restrict() error    { return p.tree.Restrict() }
+func (p *process) setReadonly() error { return p.tree.SetReadonly() }
+
+func (p *process) setHostname() error {
+	if p.start.Hostname == "" {
+		return nil
+	}
+	if err := unix.Sethostname([]byte(p.start.Hostname)); err != nil {
+		return fmt.Errorf("%q: %w", p.start.Hostname, err)
+	}
+	return nil
+}
+
+func (p *process) writeSysctls() error {
+	for _, s := range p.start.Sysctls {
+		if err := p.tree.WriteSysctl(s.Key, s.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *process) lookUpUser() (err error) {
+	p.user, err = creds.LookupUser(p.tree.Dir(), p.start.User)
+	return err
+}
+
+func (p *process) setRlimits() error    { return creds.SetRlimits(p.start.Rlimits) }
+func (p *process) applyAppArmor() error { return lsm.ApplyAppArmor(p.tree.Proc(), p.start.LSM.AppArmor) }
+func (p *process) applySELinux() error {
+	return lsm.ApplySELinux(p.tree.Proc(), p.start.LSM.ProcessLabel)
+}
+func (p *process) dropBounding() error { return creds.DropBounding(p.start.Capabilities.Bounding) }
+func (p *process) closeOnExec() error  { return creds.CloseOnExec() }
+
+func (p *process) setUser() error {
+	unix.Umask(int(p.start.Umask))
+	if p.pty != nil {
+		if err := p.pty.Slave.Chown(int(p.user.UID), -1); err != nil {
+			return fmt.Errorf("console: %w", err)
+		}
+	}
+	return creds.SetUser(p.user)
+}
+
+// changeDir enters the working directory as the user: what it may not enter it may not start in. A path
+// that leads out of the root, by a descriptor of the host that somebody left open, is
+// refused (CVE-2024-21626).
+func (p *process) changeDir() error {
+	dir := p.start.Cwd
+	err := unix.Chdir(dir)
+	if errors.Is(err, unix.ENOENT) && p.start.MakeCwd {
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			err = unix.Chdir(dir)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	var buf [unix.PathMax]byte
+	n, err := unix.Getcwd(buf[:])
+	if err != nil || n < 1 || buf[0] != '/' || strings.HasPrefix(string(buf[:n]), "(unreachable)") {
+		return fmt.Errorf("%s: outside the container's root", dir)
+	}
+	return nil
+}
+
+func (p *process) setCapabilities() error {
+	c := *p.start.Capabilities
+	if p.user.UID != 0 {
+		// As the kernel does for a user that isn't root: only what was made ambient stays.
+		c.Effective, c.Permitted = c.Ambient, c.Ambient
+	}
+	return creds.SetCapabilities(&c)
+}
+
+func (p *process) setNoNewPrivs() error {
+	if !p.start.NoNewPrivs {
+		return nil
+	}
+	return creds.SetNoNewPrivs()
+}
