@@ -44,6 +44,10 @@ type Subnet struct {
 	Gateway    netip.Addr // zero: the first address of the prefix
 	RangeStart netip.Addr // zero: the first after the network address
 	RangeEnd   netip.Addr // zero: the last before the broadcast address
+
+	// Alternative: this pool and the one before it are one range set, which gives
+	// one address, from whichever has one left. False: a range set of its own.
+	Alternative bool
 }
 
 // A Route is a route inside the container.
