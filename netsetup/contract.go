@@ -9,26 +9,6 @@ import (
 
 var errTodo = errors.New("not built yet")
 
-// ---- network.go: CNI network configuration lists
-
-// A Network is a CNI network configuration list (CNI spec 1.1, section 1).
-type Network struct {
-	CNIVersion string
-	Name       string
-	Plugins    []Plugin
-	Source     string // the file, or "built in"
-}
-
-// A Plugin is one plugin of a list, with its keys as they were written.
-type Plugin struct {
-	Type string
-	Raw  []byte
-}
-
-// LoadNetwork reads the list called name from the first of dirs that has it, or
-// from a path if name holds a slash.
-func LoadNetwork(name string, dirs []string) (*Network, error) { return nil, errTodo }
-
 // ---- flag.go
 
 // ParseFlag turns the value of --network into a request, with podman's words. A
