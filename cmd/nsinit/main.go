@@ -1,0 +1,17 @@
+// Command nsinit runs a program in new namespaces, on a network that nsinit
+// builds itself. `nsinit help` says what it can do.
+package main
+
+import (
+	"os"
+	"runtime"
+
+	_ "github.com/nsinit/nsinit/cmd/nsinit/internal/inside" // a container's init enters there, before main
+)
+
+// Children are started from the main thread: a parent-death signal is sent when
+// the thread that made the child ends, and only the main thread lives as long as
+// the process.
+func init() { runtime.LockOSThread() }
+
+func main() { os.Exit(newApp().main(os.Args[1:])) }

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// parseTmpfs parses `DST[:OPTS]`. The options are the kernel's; docker's defaults
+// are nosuid, nodev and noexec.
+func parseTmpfs(s string) (specs.Mount, error) {
+	parts := splitColons(s)
+	if len(parts) > 2 {
+		return specs.Mount{}, errors.New(`more than two parts; a colon in a path is written \:`)
+	}
+	target, err := mountTarget(parts[0])
+	if err != nil {
+		return specs.Mount{}, err
+	}
+	options := []string{"nosuid", "nodev", "noexec"}
+	if len(parts) == 2 {
+		if options, err = mountOptions(options, parts[1], tmpfsOption); err != nil {
+			return specs.Mount{}, err
+		}
+	}
+	return specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: target, Options: options}, nil
+}
+
+func tmpfsOption(word string) error {
+	name, value, has := strings.Cut(word, "=")
+	if !has {
+		switch name {
+		case "ro", "rw", "exec", "noexec", "suid", "nosuid", "nodev":
+			return nil
+		case "dev":
+			return errors.New("a tmpfs has no devices until there are device rules")
+		case "":
+			return errors.New("empty")
+		}
+	}
+	switch name {
+	case "size":
+		return checkTmpfsSize(value)
+	case "nr_inodes":
+		_, err := parseSize(value)
+		return err
+	case "mode":
+		if n, err := strconv.ParseUint(value, 8, 32); err != nil || n > 0o7777 {
+			return errors.New("want an octal mode, at most 7777")
+		}
+		return nil
+	case "uid", "gid":
+		if n, err := strconv.ParseUint(value, 10, 32); err != nil || n > maxID {
+			return errors.New("want a number, at most 4294967294")
+		}
+		return nil
+	}
+	return errors.New("unknown; one of size=, nr_inodes=, mode=, uid=, gid=, ro, rw, [no]exec, [no]suid, nodev")
+}
+
+// checkTmpfsSize takes the kernel's form: bytes with a unit, or a share of the memory.
+func checkTmpfsSize(s string) error {
+	share, ok := strings.CutSuffix(s, "%")
+	if !ok {
+		_, err := parseSize(s)
+		return err
+	}
+	if n, err := strconv.ParseUint(share, 10, 8); err != nil || n == 0 || n > 100 {
+		return errors.New("want a share of 1% to 100%")
+	}
+	return nil
+}
