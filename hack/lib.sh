@@ -3,11 +3,12 @@
 
 set -euo pipefail
 self=$(realpath "$0")
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 out=$root/build # everything that the scripts make; git ignores it
 export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
-export self root out
+export self caller root out
 
 die() {
 	echo "${0##*/}: $*" >&2
