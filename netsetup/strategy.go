@@ -20,6 +20,7 @@ type Request struct {
 	MTU      int            // bytes; 0 = the network's, else the uplink's
 	Path     string         // netns: the namespace to join, a path
 	Source   string         // where it was written, for errors: `--network bridge:mtu=9`, `FILE`
+	Owner    string         // the container's id, which the host's end names in its alias; "" = nobody
 }
 
 // A Plan is a validated request: all that Attach needs, nothing decided later
@@ -36,6 +37,12 @@ type Plan struct {
 	NoIPv6     bool     // no IPv6 address asked: none on the device either
 	DNS        DNS      // what the network says of resolvers
 	UplinkMTU  bool     // MTU 0: take the uplink's
+
+	ForceAddress bool   // bridge: take its other addresses of the family away
+	Hairpin      bool   // bridge: what leaves by a port may come back by it
+	Promiscuous  bool   // bridge: the bridge itself is promiscuous
+	DAD          bool   // look for duplicates of IPv6 addresses
+	ResolvConf   string // host-local: a file on the host that says what DNS doesn't; "" = none
 }
 
 // A Subnet is one pool of addresses.
@@ -83,6 +90,7 @@ type Attachment struct {
 	Gateways   []netip.Addr   // default gateways, at most one a family
 	Routes     []Route        // further routes
 	NoIPv6     bool           // disable_ipv6 before it is up
+	DAD        bool           // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
 	DNS        DNS
 	Masquerade bool
 }

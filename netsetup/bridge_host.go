@@ -1,0 +1,209 @@
+package netsetup
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// ensureBridge returns the network's bridge, up and with the gateway's addresses. A
+// bridge that has them costs a look-up and a list of its own addresses. One that
+// is half made, by another starter at this moment or by one that was killed, is
+// finished: every request here may be made twice.
+func (h *Host) ensureBridge(p Plan, addrs []netip.Prefix, record Recorder) (link, error) {
+	br, err := h.c.linkByName(p.Bridge)
+	if errors.Is(err, unix.ENODEV) {
+		br, err = h.makeBridge(p, record)
+	}
+	if err != nil {
+		return br, err
+	}
+	if br.kind != "bridge" {
+		return br, fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
+	}
+	missing, err := h.missingAddrs(br, p, addrs)
+	if err != nil {
+		return br, fmt.Errorf("%s: %w", br.name, err)
+	}
+	if br.up() && len(missing) == 0 && (!p.Promiscuous || br.flags&unix.IFF_PROMISC != 0) {
+		return br, nil
+	}
+	if err := h.finishBridge(br, p, missing); err != nil {
+		return br, fmt.Errorf("%s: %w", br.name, err)
+	}
+	return br, nil
+}
+
+func kindOf(l link) string {
+	if l.kind == "" {
+		return "a device of another kind"
+	}
+	return "a device of kind " + l.kind
+}
+
+// makeBridge makes the bridge with a MTU and a MAC address of its own: without, it
+// takes the smallest MTU and the lowest MAC of its ports, and its neighbours
+// lose it whenever a container comes or goes.
+func (h *Host) makeBridge(p Plan, record Recorder) (link, error) {
+	mtu := p.MTU
+	if mtu == 0 {
+		var err error
+		if mtu, err = h.uplinkMTU(); err != nil {
+			return link{}, fmt.Errorf("%s: MTU of the uplink: %w", p.Bridge, err)
+		}
+	}
+	if err := record(Object{Kind: "bridge", Network: p.networkName(), Name: p.Bridge}); err != nil {
+		return link{}, err
+	}
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	err := h.c.addLink(ifinfo(0, 0, 0), nameAttr(p.Bridge), mtuAttr(mtu),
+		nl.NewRtAttr(unix.IFLA_ADDRESS, bridgeMAC(p.Bridge)), info)
+	if errors.Is(err, unix.EEXIST) {
+		return h.c.linkByName(p.Bridge) // another starter was faster
+	}
+	if err != nil {
+		return link{}, fmt.Errorf("%s: make bridge: %w", p.Bridge, err)
+	}
+	// The alias tells Undo that the bridge is ours. Killed before, we leave a bridge
+	// that is never taken away: the safe side.
+	err = h.c.setLink(ifinfo(0, 0, 0), nameAttr(p.Bridge),
+		nl.NewRtAttr(unix.IFLA_IFALIAS, nl.NonZeroTerminated(bridgeAlias(p.networkName()))))
+	if err != nil {
+		return link{}, fmt.Errorf("%s: set alias: %w", p.Bridge, err)
+	}
+	return h.c.linkByName(p.Bridge)
+}
+
+func bridgeAlias(network string) string {
+	return strings.ToValidUTF8((aliasPrefix + "network " + network)[:min(len(aliasPrefix)+8+len(network), 255)], "")
+}
+
+// bridgeMAC is the same each time that the bridge is made again, so that neighbours
+// keep their entries, but another one on another host and in another namespace:
+// bridges of one name are often linked to each other.
+func bridgeMAC(name string) net.HardwareAddr {
+	hash := fnv.New64a()
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	ns, _ := os.Readlink("/proc/thread-self/ns/net")
+	_, _ = fmt.Fprintf(hash, "%s\n%s\n%s", boot, ns, name)
+	mac := append(net.HardwareAddr{0x06}, hash.Sum(nil)[:5]...)
+	return mac
+}
+
+// missingAddrs compares the bridge's addresses with those of the gateways. One that
+// is in the way is an error, or is removed with forceAddress: IPv4 has one, IPv6
+// one a subnet, as the CNI plugin has it.
+func (h *Host) missingAddrs(br link, p Plan, addrs []netip.Prefix) (missing []netip.Prefix, err error) {
+	wanted := gatewayAddrs(p, addrs)
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	have, err := h.c.addrs(br.index)
+	if err != nil {
+		return nil, err
+	}
+	for _, want := range wanted {
+		found := false
+		for _, a := range have {
+			if a.prefix == want {
+				found = true
+				continue
+			}
+			if !inTheWay(a.prefix, want, wanted) {
+				continue
+			}
+			if !p.ForceAddress {
+				return nil, fmt.Errorf("has address %s, and the network's gateway is %s; set forceAddress to replace it, or name another bridge", a.prefix, want)
+			}
+			if err := h.c.delAddr(br.index, a.prefix); err != nil {
+				return nil, err
+			}
+		}
+		if !found {
+			missing = append(missing, want)
+		}
+	}
+	return missing, nil
+}
+
+func inTheWay(have, want netip.Prefix, wanted []netip.Prefix) bool {
+	if have.Addr().Is4() != want.Addr().Is4() {
+		return false
+	}
+	for _, w := range wanted {
+		if have == w {
+			return false
+		}
+	}
+	return have.Addr().Is4() || have.Overlaps(want)
+}
+
+// gatewayAddrs returns the addresses that the bridge is to have.
+func gatewayAddrs(p Plan, addrs []netip.Prefix) (wanted []netip.Prefix) {
+	if !p.Gateway {
+		return nil
+	}
+	for _, a := range addrs {
+		if gw := p.subnetGateway(a); gw.IsValid() && a.Contains(gw) {
+			wanted = append(wanted, netip.PrefixFrom(gw, a.Bits()))
+		}
+	}
+	return wanted
+}
+
+// finishBridge writes the settings, then adds addresses, then sets the bridge up:
+// whoever finds it up with its addresses finds it ready.
+func (h *Host) finishBridge(br link, p Plan, missing []netip.Prefix) error {
+	if p.Gateway || !br.up() {
+		if err := ownRoutes(br.name, p.DAD); err != nil {
+			return err
+		}
+	}
+	for _, a := range missing {
+		err := h.c.addAddr(br.index, a, unix.IFA_F_NODAD)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	flags := uint32(unix.IFF_UP)
+	if p.Promiscuous {
+		flags |= unix.IFF_PROMISC
+	}
+	if err := h.c.setLink(ifinfo(br.index, flags, flags)); err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	return nil
+}
+
+// undoBridge removes a bridge that nsinit made, unless something is connected to it.
+func (h *Host) undoBridge(o Object) error {
+	br, err := h.c.linkByName(o.Name)
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if br.kind != "bridge" || br.alias != bridgeAlias(o.Network) {
+		return nil
+	}
+	ports, err := h.c.ports(br.index)
+	if err != nil {
+		return err
+	}
+	if len(ports) > 0 {
+		return fmt.Errorf("%s: delete: %s and %d more are connected to it: %w", o.Name, ports[0].name, len(ports)-1, unix.EBUSY)
+	}
+	if err := h.c.delLink(br.index); err != nil {
+		return fmt.Errorf("%s: delete: %w", o.Name, err)
+	}
+	return nil
+}

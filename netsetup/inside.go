@@ -1,0 +1,212 @@
+package netsetup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Inside is the container's side: one netlink socket in the namespace of the
+// calling thread.
+type Inside struct{ c *rtnl }
+
+// OpenInside opens it. The caller's thread is in the container's namespace and stays
+// locked until the last Configure: settings are written through /proc/sys, which
+// goes by the thread.
+func OpenInside() (*Inside, error) {
+	c, err := openRTNL()
+	if err != nil {
+		return nil, err
+	}
+	return &Inside{c: c}, nil
+}
+
+// Close closes the socket.
+func (in *Inside) Close() error {
+	in.c.close()
+	return nil
+}
+
+// finish is the container half of every interface that was put into the
+// namespace: name, settings, addresses, up, routes, in the one order that works.
+// A device that is down takes addresses, but no routes; settings must be there
+// before the first address and the carrier. addrFlags go with every address.
+func (in *Inside) finish(a Attachment, addrFlags uint32) error {
+	l, err := in.arrive(a)
+	if err != nil {
+		return err
+	}
+	if err := in.settings(a); err != nil {
+		return fmt.Errorf("%s: %w", a.IfName, err)
+	}
+	if !a.DAD {
+		addrFlags |= unix.IFA_F_NODAD
+	}
+	for _, p := range a.Addresses {
+		if err := in.c.addAddr(l.index, p, addrFlags); err != nil {
+			return fmt.Errorf("%s: %w", a.IfName, err)
+		}
+	}
+	if err := in.c.setLink(ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)); err != nil {
+		return fmt.Errorf("%s: set up: %w", a.IfName, err)
+	}
+	if a.DAD {
+		if err := in.awaitDAD(l.index); err != nil {
+			return fmt.Errorf("%s: %w", a.IfName, err)
+		}
+	}
+	if err := in.addRoutes(l.index, a); err != nil {
+		return fmt.Errorf("%s: %w", a.IfName, err)
+	}
+	return nil
+}
+
+// arrive finds the interface and gives it the name, MTU and MAC that it was not
+// made with, in one request.
+func (in *Inside) arrive(a Attachment) (link, error) {
+	name := a.IfName
+	if a.Arrived != "" {
+		name = a.Arrived
+	}
+	l, err := in.c.linkByName(name)
+	if err != nil {
+		return l, err
+	}
+	changes := []nl.NetlinkRequestData{ifinfo(l.index, 0, 0)}
+	if name != a.IfName {
+		// Before 6.2 a device that is up can't be renamed: EBUSY. It loses nothing by
+		// going down, since it has just arrived.
+		changes = append(changes, nameAttr(a.IfName))
+		if l.up() {
+			if err := in.c.setLink(ifinfo(l.index, 0, unix.IFF_UP)); err != nil {
+				return l, fmt.Errorf("%s: set down: %w", name, err)
+			}
+		}
+	}
+	if a.MTU != 0 && a.MTU != l.mtu {
+		changes = append(changes, mtuAttr(a.MTU))
+	}
+	if a.MAC != "" && a.MAC != l.mac.String() {
+		mac, err := ParseMAC(a.MAC)
+		if err != nil {
+			return l, fmt.Errorf("%s: MAC %q: %w", a.IfName, a.MAC, err)
+		}
+		changes = append(changes, nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
+	}
+	if len(changes) == 1 {
+		return l, nil
+	}
+	if err := in.c.setLink(changes...); err != nil {
+		return l, fmt.Errorf("%s: set name %s, MTU %d, MAC %s: %w", name, a.IfName, a.MTU, a.MAC, err)
+	}
+	return l, nil
+}
+
+// settings are written before the interface can hear or say anything.
+func (in *Inside) settings(a Attachment) error {
+	if a.NoIPv6 {
+		// CVE-2024-32473: an IPv4-only network would still speak link-local IPv6.
+		if err := setIPv6(a.IfName, "disable_ipv6", "1"); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		return nil
+	}
+	if len(a.Addresses) == 0 {
+		return nil // a bare link: whoever configures it decides
+	}
+	return ownRoutes(a.IfName, a.DAD)
+}
+
+const (
+	dadLimit = 10 * time.Second // random delay up to 1 s, a probe of 1 s, and a loaded machine
+	dadPause = 20 * time.Millisecond
+)
+
+// awaitDAD waits until no address is tentative.
+func (in *Inside) awaitDAD(index int) error {
+	for deadline := time.Now().Add(dadLimit); ; time.Sleep(dadPause) {
+		addrs, err := in.c.addrs(index)
+		if err != nil {
+			return err
+		}
+		var waiting netip.Prefix
+		for _, a := range addrs {
+			if a.flags&unix.IFA_F_DADFAILED != 0 {
+				return fmt.Errorf("address %s: another host on the network has it", a.prefix)
+			}
+			if a.tentative() {
+				waiting = a.prefix
+			}
+		}
+		if !waiting.IsValid() {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("address %s: still tentative after %s", waiting, dadLimit)
+		}
+	}
+}
+
+// addRoutes adds routes on the link first, for they may lead to a gateway.
+func (in *Inside) addRoutes(index int, a Attachment) error {
+	for _, r := range a.Routes {
+		if !r.Gateway.IsValid() {
+			if err := in.c.addRoute(inner(index, r)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, gw := range a.Gateways {
+		if err := in.addDefault(index, gw); err != nil {
+			return err
+		}
+	}
+	for _, r := range a.Routes {
+		if r.Gateway.IsValid() {
+			if err := in.c.addRoute(inner(index, r)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// inner is r as the kernel gets it.
+func inner(index int, r Route) fibRoute {
+	f := fibRoute{
+		dst: r.Dst, via: r.Gateway, index: index,
+		onLink: r.OnLink, mtu: r.MTU, metric: r.Metric,
+	}
+	if !r.Gateway.IsValid() && r.Dst.Addr().Is4() {
+		f.scope = unix.RT_SCOPE_LINK
+	}
+	return f
+}
+
+const (
+	metricIPv6   = 1024 // IP6_RT_PRIO_USER: what the kernel makes of 0
+	metricSecond = 100  // of an IPv4 default route that isn't the first
+	maxDefaults  = 256
+)
+
+// addDefault adds a default route. The first network's is the one in use; each
+// further one of the family comes behind it, with the next free metric (IPv4:
+// none, 101, 102, ...; IPv6: 1024, 1025, ...), and takes over when the first
+// network's interface goes down.
+func (in *Inside) addDefault(index int, gateway netip.Addr) error {
+	r := fibRoute{dst: defaultRoute(gateway), via: gateway, index: index}
+	base := metricSecond
+	if gateway.Is6() {
+		base = metricIPv6
+	}
+	err := in.c.addRoute(r)
+	for n := 1; errors.Is(err, unix.EEXIST) && n < maxDefaults; n++ {
+		r.metric = base + n
+		err = in.c.addRoute(r)
+	}
+	return err
+}

@@ -1,0 +1,284 @@
+package netsetup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+// A netConf is the configuration of the strategies that give a container an
+// interface of its own: the keys of the reference plugins bridge and ptp.
+type netConf struct {
+	bridge       string
+	isGateway    bool
+	isDefault    bool
+	forceAddress bool
+	ipMasq       bool
+	mtu          int
+	hairpin      bool
+	promiscuous  bool
+	dad          bool
+	dns          DNS
+	ipam         ipamConf
+}
+
+// An ipamConf is what stands under "ipam".
+type ipamConf struct {
+	kind       string // "host-local", "static"; "" = none
+	ranges     [][]Subnet
+	addresses  []netip.Prefix // static
+	gateways   []netip.Addr   // static: of addresses, with the same index; zero = none
+	routes     []Route
+	dataDir    string
+	resolvConf string
+	dns        DNS
+}
+
+// A confReader reads a plugin's object and collects its faults.
+type confReader struct {
+	where  string // the file
+	faults []error
+}
+
+// A confKey is one key that an object may have; read gets its place and its value.
+type confKey struct {
+	name string
+	read func(path string, v *jsonValue)
+}
+
+func (c *confReader) faultf(path, value, format string, args ...any) {
+	c.faults = append(c.faults, faultf(c.where+": "+path, value, format, args...))
+}
+
+// object reads v's members by their keys. A key that isn't among keys is a fault:
+// a word that is ignored silently is a network that isn't what was asked for.
+func (c *confReader) object(path string, v *jsonValue, keys []confKey) {
+	if v.kind != '{' {
+		c.faultf(path, v.text, "%s; an object is wanted", v.what())
+		return
+	}
+	for i := range v.members {
+		m := &v.members[i]
+		place := m.key
+		if path != "" {
+			place = path + "." + m.key
+		}
+		read := c.unknown(m.key, keys)
+		for _, k := range keys {
+			if k.name == m.key {
+				read = k.read
+			}
+		}
+		read(place, &m.value)
+	}
+}
+
+func (c *confReader) unknown(key string, keys []confKey) func(string, *jsonValue) {
+	return func(path string, _ *jsonValue) {
+		var names []string
+		for _, k := range keys {
+			names = append(names, k.name)
+		}
+		c.faults = append(c.faults, fmt.Errorf("%s: %s: unknown key%s", c.where, path, didYouMean(key, names)))
+	}
+}
+
+// ignored takes the keys that another room reads or that say nothing here.
+func ignored(names ...string) (keys []confKey) {
+	for _, name := range names {
+		keys = append(keys, confKey{name, func(string, *jsonValue) {}})
+	}
+	return keys
+}
+
+// notYet refuses keys that nsinit doesn't do yet, but takes the values that ask for
+// nothing.
+func (c *confReader) notYet(names ...string) (keys []confKey) {
+	for _, name := range names {
+		keys = append(keys, confKey{name, func(path string, v *jsonValue) {
+			if !v.asksNothing() {
+				c.faults = append(c.faults, fmt.Errorf(
+					`%s: %s: not supported yet; leave it out, or let the real plugin do it`, c.where, path))
+			}
+		}})
+	}
+	return keys
+}
+
+func (v *jsonValue) asksNothing() bool {
+	switch v.kind {
+	case 'f', 'n':
+		return true
+	case '0':
+		return v.text == "0"
+	case '{':
+		return len(v.members) == 0
+	case '[':
+		return len(v.items) == 0
+	}
+	return v.text == "" && v.kind == '"'
+}
+
+// The readers below return functions for a confKey that store what they read.
+
+func (c *confReader) boolean(to *bool) func(string, *jsonValue) {
+	return func(path string, v *jsonValue) {
+		if v.kind != 't' && v.kind != 'f' {
+			c.faultf(path, v.text, "%s; true or false is wanted", v.what())
+			return
+		}
+		*to = v.kind == 't'
+	}
+}
+
+func (c *confReader) text(to *string) func(string, *jsonValue) {
+	return func(path string, v *jsonValue) {
+		if v.kind != '"' {
+			c.faultf(path, v.text, "%s; a string is wanted", v.what())
+			return
+		}
+		*to = v.text
+	}
+}
+
+func (c *confReader) texts(to *[]string) func(string, *jsonValue) {
+	return c.list(func(path string, v *jsonValue) {
+		var s string
+		c.text(&s)(path, v)
+		*to = append(*to, s)
+	})
+}
+
+func (c *confReader) number(to *int) func(string, *jsonValue) {
+	return func(path string, v *jsonValue) {
+		n, err := strconv.Atoi(v.text)
+		if v.kind != '0' || err != nil || n < 0 {
+			c.faultf(path, v.text, "a whole number from 0 is wanted")
+			return
+		}
+		*to = n
+	}
+}
+
+func (c *confReader) addr(to *netip.Addr) func(string, *jsonValue) {
+	return func(path string, v *jsonValue) {
+		a, err := netip.ParseAddr(v.text)
+		if v.kind != '"' || err != nil || a.Zone() != "" {
+			c.faultf(path, v.text, "an IP address is wanted, as 10.1.0.1 or fd00:1::1")
+			return
+		}
+		*to = a.Unmap()
+	}
+}
+
+func (c *confReader) prefix(to *netip.Prefix) func(string, *jsonValue) {
+	return func(path string, v *jsonValue) {
+		p, err := netip.ParsePrefix(v.text)
+		if v.kind != '"' || err != nil || p.Addr().Is4In6() {
+			c.faultf(path, v.text, "an address with its prefix length is wanted, as 10.1.0.0/24 or fd00:1::/64")
+			return
+		}
+		*to = p
+	}
+}
+
+func (c *confReader) list(read func(string, *jsonValue)) func(string, *jsonValue) {
+	return func(path string, v *jsonValue) {
+		if v.kind == 'n' {
+			return
+		}
+		if v.kind != '[' {
+			c.faultf(path, v.text, "%s; a list is wanted", v.what())
+			return
+		}
+		for i := range v.items {
+			read(path+"["+strconv.Itoa(i)+"]", &v.items[i])
+		}
+	}
+}
+
+func (c *confReader) dns(to *DNS) func(string, *jsonValue) {
+	return func(path string, v *jsonValue) {
+		c.object(path, v, []confKey{
+			{"nameservers", c.texts(&to.Nameservers)}, {"domain", c.text(&to.Domain)},
+			{"search", c.texts(&to.Search)}, {"options", c.texts(&to.Options)},
+		})
+	}
+}
+
+// routes reads CNI's routes. A gateway that is left out is the network's.
+func (c *confReader) routes(to *[]Route) func(string, *jsonValue) {
+	return c.list(func(path string, v *jsonValue) {
+		var r Route
+		keys := []confKey{
+			{"dst", c.prefix(&r.Dst)}, {"gw", c.addr(&r.Gateway)},
+			{"mtu", c.number(&r.MTU)}, {"priority", c.number(&r.Metric)},
+		}
+		c.object(path, v, append(keys, c.notYet("advmss", "table", "scope")...))
+		if _, ok := v.get("dst"); !ok && v.kind == '{' {
+			c.faults = append(c.faults, fmt.Errorf("%s: %s.dst: missing", c.where, path))
+			return
+		}
+		if r.Dst.IsValid() { // else its fault is told
+			*to = append(*to, r)
+		}
+	})
+}
+
+// confOf reads the configuration of r's network. own are the keys of the strategy
+// beside those that all have.
+func confOf(r Request, own func(*confReader, *netConf) []confKey) (netConf, error) {
+	var conf netConf
+	if r.Network == nil || len(r.Network.Plugins) == 0 {
+		return conf, fmt.Errorf("%s: no network given", orNetwork(r.Source, r.Strategy))
+	}
+	c := &confReader{where: orNetwork(r.Network.Source, r.Network.Name)}
+	for i, p := range r.Network.Plugins[1:] {
+		c.faultf(fmt.Sprintf("plugins[%d].type", i+1), p.Type, "chained plugins are not supported yet; leave it out")
+	}
+	v, err := readJSON(r.Network.Plugins[0].Raw)
+	if err != nil {
+		return conf, errors.Join(append(c.faults, fmt.Errorf("%s: %w", c.where, err))...)
+	}
+	keys := append(own(c, &conf), []confKey{
+		{"mtu", c.number(&conf.mtu)}, {"ipMasq", c.boolean(&conf.ipMasq)},
+		{"ipMasqBackend", c.masqBackend}, {"dns", c.dns(&conf.dns)},
+		{"ipam", c.ipam(&conf.ipam)}, {"capabilities", c.capabilities}, {"nsinit", c.nsinitKey},
+	}...)
+	keys = append(keys, ignored("type", "name", "cniVersion")...)
+	keys = append(keys, c.notYet("args", "runtimeConfig", "prevResult")...)
+	c.object("plugins[0]", &v, keys)
+	return conf, errors.Join(c.faults...)
+}
+
+func orNetwork(where, name string) string {
+	if where == "" {
+		return "network " + name
+	}
+	return where
+}
+
+// masqBackend: a table of nsinit's own over nftables, whatever the plugins would use.
+func (c *confReader) masqBackend(path string, v *jsonValue) {
+	if v.kind != 'n' && v.text != "nftables" {
+		c.faultf(path, v.text, `nsinit masquerades by nftables; "nftables", or leave it out`)
+	}
+}
+
+// capabilities says what a runtime may pass in. nsinit passes these anyway.
+func (c *confReader) capabilities(path string, v *jsonValue) {
+	keys := ignored("ips", "mac")
+	c.object(path, v, append(keys, c.notYet("portMappings", "bandwidth", "ipRanges", "dns", "aliases", "infinibandGUID", "deviceID", "cgroupPath")...))
+}
+
+// nsinitKey is nsinit's own key: who runs the plugin.
+func (c *confReader) nsinitKey(path string, v *jsonValue) {
+	switch v.text {
+	case "native":
+	case "exec":
+		c.faultf(path, v.text, `running the real plugin is not supported yet; "native", or leave it out`)
+	default:
+		c.faultf(path, v.text, `"native" is wanted`)
+	}
+}

@@ -1,0 +1,179 @@
+package netsetup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// A fibRoute is a route of the main table, as it is asked for or as the kernel
+// holds it.
+type fibRoute struct {
+	dst    netip.Prefix
+	via    netip.Addr // zero: on the link
+	src    netip.Addr // zero: the kernel's choice
+	index  int        // of the device
+	scope  uint8
+	kind   uint8 // RTN_...; 0 = unicast
+	onLink bool
+	mtu    int
+	metric int
+}
+
+func (r fibRoute) String() string {
+	var b strings.Builder
+	b.WriteString("route ")
+	b.WriteString(r.dst.String())
+	if r.dst.Bits() == 0 {
+		b.Reset()
+		b.WriteString("default route")
+	}
+	if r.via.IsValid() {
+		fmt.Fprintf(&b, " via %s", r.via)
+	}
+	if r.metric != 0 {
+		fmt.Fprintf(&b, " metric %d", r.metric)
+	}
+	return b.String()
+}
+
+// defaultRoute returns the destination 0.0.0.0/0 or ::/0 of gateway's family.
+func defaultRoute(gateway netip.Addr) netip.Prefix {
+	if gateway.Is4() {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+// addRoute adds a route to the main table; the same one again is EEXIST.
+func (c *rtnl) addRoute(r fibRoute) error {
+	h := &nl.RtMsg{RtMsg: unix.RtMsg{
+		Family: uint8(family(r.dst.Addr())), Dst_len: uint8(r.dst.Bits()),
+		Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: r.scope, Type: unix.RTN_UNICAST,
+	}}
+	if r.onLink {
+		h.Flags = unix.RTNH_F_ONLINK
+	}
+	data := []nl.NetlinkRequestData{h, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(r.index)))}
+	if r.dst.Bits() > 0 {
+		data = append(data, nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()))
+	}
+	if r.via.IsValid() {
+		data = append(data, gatewayAttr(r))
+	}
+	if r.src.IsValid() {
+		data = append(data, nl.NewRtAttr(unix.RTA_PREFSRC, r.src.AsSlice()))
+	}
+	if r.metric > 0 {
+		data = append(data, nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))))
+	}
+	if r.mtu > 0 {
+		metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+		metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.mtu)))
+		data = append(data, metrics)
+	}
+	if err := c.change(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, data...); err != nil {
+		return fmt.Errorf("add %s: %w", r, err)
+	}
+	return nil
+}
+
+// gatewayAttr names the gateway: by RTA_VIA if an IPv4 route goes over an IPv6
+// router (RFC 5549, 5.2).
+func gatewayAttr(r fibRoute) *nl.RtAttr {
+	if r.dst.Addr().Is4() && r.via.Is6() {
+		af := nl.Uint16Attr(unix.AF_INET6)
+		return nl.NewRtAttr(unix.RTA_VIA, append(af, r.via.AsSlice()...))
+	}
+	return nl.NewRtAttr(unix.RTA_GATEWAY, r.via.AsSlice())
+}
+
+// routes lists the main table's routes of a device, both families, as far as the
+// kernel's own ones for addresses and multicast are not concerned.
+func (c *rtnl) routes(index int) ([]fibRoute, error) {
+	var all []fibRoute
+	for _, af := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		h := &nl.RtMsg{RtMsg: unix.RtMsg{Family: af, Table: unix.RT_TABLE_MAIN}}
+		msgs, err := c.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, h,
+			nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		for _, m := range msgs {
+			if r := parseRoute(m); r.index == index && r.kind == unix.RTN_UNICAST {
+				all = append(all, r)
+			}
+		}
+	}
+	return all, nil
+}
+
+// lookUpRoute returns the table's entry for traffic to dst (FIBMATCH, 4.13): one
+// request, however long the table.
+func (c *rtnl) lookUpRoute(dst netip.Addr) (fibRoute, error) {
+	h := &nl.RtMsg{RtMsg: unix.RtMsg{
+		Family: uint8(family(dst)), Dst_len: uint8(dst.BitLen()), Flags: unix.RTM_F_FIB_MATCH,
+	}}
+	msg, err := c.get(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, h, nl.NewRtAttr(unix.RTA_DST, dst.AsSlice()))
+	if err != nil {
+		return fibRoute{}, fmt.Errorf("look up route to %s: %w", dst, err)
+	}
+	return parseRoute(msg), nil
+}
+
+func parseRoute(b []byte) (r fibRoute) {
+	if len(b) < unix.SizeofRtMsg {
+		return r
+	}
+	h := nl.DeserializeRtMsg(b)
+	r.scope, r.kind = h.Scope, h.Type
+	r.onLink = h.Flags&unix.RTNH_F_ONLINK != 0
+	dst := netip.IPv4Unspecified()
+	if h.Family == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
+	attrs(b[unix.SizeofRtMsg:], func(kind uint16, v []byte) {
+		switch kind {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(v)
+		case unix.RTA_PREFSRC:
+			r.src, _ = netip.AddrFromSlice(v)
+		case unix.RTA_PRIORITY:
+			r.metric = u32(v)
+		case unix.RTA_METRICS:
+			attrs(v, func(kind uint16, v []byte) {
+				if kind == unix.RTAX_MTU {
+					r.mtu = u32(v)
+				}
+			})
+		case unix.RTA_MULTIPATH:
+			if len(v) >= unix.SizeofRtNexthop {
+				hop := nl.DeserializeRtNexthop(v)
+				r.index = int(hop.Ifindex)
+				attrs(v[unix.SizeofRtNexthop:min(max(int(hop.RtNexthop.Len), unix.SizeofRtNexthop), len(v))], r.hop)
+			}
+		default:
+			r.hop(kind, v)
+		}
+	})
+	r.dst = netip.PrefixFrom(dst, int(h.Dst_len))
+	return r
+}
+
+// hop takes what may stand in a route itself or in its first next hop.
+func (r *fibRoute) hop(kind uint16, v []byte) {
+	switch kind {
+	case unix.RTA_OIF:
+		r.index = u32(v)
+	case unix.RTA_GATEWAY:
+		r.via, _ = netip.AddrFromSlice(v)
+	case unix.RTA_VIA:
+		if len(v) > 2 {
+			r.via, _ = netip.AddrFromSlice(v[2:])
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package netsetup
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// setIPv6 writes one of a device's IPv6 settings. /proc/sys/net belongs to the
+// network namespace of the thread that opens it, whatever is mounted where.
+// errors.Is(err, unix.ENOENT) if the device has no IPv6: the kernel was
+// started without, or the MTU is below 1280.
+func setIPv6(ifName, key, value string) error {
+	path := "/proc/sys/net/ipv6/conf/" + ifName + "/" + key
+	fd, err := openRetry(path, unix.O_WRONLY)
+	if err == nil {
+		// An os.File would be taken up by the poller, at three more system calls.
+		_, err = unix.Write(fd, []byte(value))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return fmt.Errorf("set net.ipv6.conf.%s.%s to %s: %w", ifName, key, value, err)
+	}
+	return nil
+}
+
+func openRetry(path string, flags int) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// ownRoutes keeps router advertisements from changing the device (CVE-2020-10749)
+// and makes its addresses usable at once. Both must be written before the
+// device has a carrier. Without IPv6 there is nothing to write.
+func ownRoutes(ifName string, dad bool) error {
+	err := setIPv6(ifName, "accept_ra", "0")
+	if err == nil && !dad {
+		err = setIPv6(ifName, "accept_dad", "0")
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
