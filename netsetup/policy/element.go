@@ -1,0 +1,132 @@
+package policy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/nsinit/nsinit/netsetup"
+)
+
+// elements are what a transaction adds to the table's sets.
+type elements struct {
+	containers4, containers6, devices, opened4, opened6, samePort, local, relayed []nftables.SetElement
+}
+
+func (e elements) addTo(tx *transaction, t table) {
+	tx.add(t.containers4, e.containers4...)
+	tx.add(t.containers6, e.containers6...)
+	tx.add(t.devices, e.devices...)
+	tx.add(t.opened4, e.opened4...)
+	tx.add(t.opened6, e.opened6...)
+	tx.add(t.samePort, e.samePort...)
+	tx.add(t.local, e.local...)
+	tx.add(t.relayed, e.relayed...)
+}
+
+// take adds what an object stands for. Objects of other kinds are passed over, and
+// so is one that can't be read: it is of another version, and whoever undoes it
+// will say so.
+func (e *elements) take(o netsetup.Object) {
+	switch o.Kind {
+	case KindMasquerade:
+		e.takeMasquerade(o)
+	case KindResolver:
+		e.takeResolver(o)
+	}
+}
+
+func (e *elements) takeMasquerade(o netsetup.Object) {
+	addr, err := netip.ParseAddr(o.Name)
+	switch {
+	case err != nil:
+		e.devices = append(e.devices, nameElement(o.Name))
+		return
+	case addr.Is4():
+		e.containers4 = append(e.containers4, addrElement(addr))
+	default:
+		e.containers6 = append(e.containers6, addrElement(addr))
+	}
+	if o.IfName != "" {
+		e.devices = append(e.devices, nameElement(o.IfName))
+	}
+}
+
+func (e *elements) takeResolver(o netsetup.Object) {
+	q, err := parseQuery(o.Name)
+	if err != nil {
+		e.local = append(e.local, nameElement(o.Name))
+		return
+	}
+	e.relayed = append(e.relayed, q.element())
+	if o.IfName != "" {
+		e.local = append(e.local, nameElement(o.IfName))
+	}
+}
+
+func addrElement(a netip.Addr) nftables.SetElement { return nftables.SetElement{Key: a.AsSlice()} }
+
+// nameElement is a device's name, which the kernel compares with all 16 bytes.
+func nameElement(name string) nftables.SetElement {
+	return nftables.SetElement{Key: nameKey(name)}
+}
+
+func pairElement(name string) nftables.SetElement {
+	return nftables.SetElement{Key: append(nameKey(name), nameKey(name)...)}
+}
+
+func nameKey(name string) []byte {
+	key := make([]byte, unix.IFNAMSIZ)
+	copy(key[:unix.IFNAMSIZ-1], name)
+	return key
+}
+
+// A query is one container's way to a resolver: what goes from container to port 53
+// of gateway arrives at resolver.
+type query struct {
+	container, gateway netip.Addr
+	resolver           netip.AddrPort
+}
+
+func (q query) String() string {
+	return fmt.Sprintf("%s@%s>%s", q.container, q.gateway, q.resolver)
+}
+
+// parseQuery reads what String wrote.
+func parseQuery(s string) (query, error) {
+	container, rest, ok1 := strings.Cut(s, "@")
+	gateway, resolver, ok2 := strings.Cut(rest, ">")
+	if !ok1 || !ok2 {
+		return query{}, fmt.Errorf("%q is not of the form ADDRESS@GATEWAY>RESOLVER:PORT", s)
+	}
+	var q query
+	var err error
+	if q.container, err = netip.ParseAddr(container); err != nil {
+		return query{}, err
+	}
+	if q.gateway, err = netip.ParseAddr(gateway); err != nil {
+		return query{}, err
+	}
+	if q.resolver, err = netip.ParseAddrPort(resolver); err != nil {
+		return query{}, err
+	}
+	if !q.container.Is4() || !q.gateway.Is4() || !q.resolver.Addr().Is4() {
+		return query{}, fmt.Errorf("%q is not of IPv4 only", s)
+	}
+	return q, nil
+}
+
+func (q query) key() nftables.SetElement {
+	return nftables.SetElement{Key: append(q.container.AsSlice(), q.gateway.AsSlice()...)}
+}
+
+func (q query) element() nftables.SetElement {
+	e := q.key()
+	e.Val = binary.BigEndian.AppendUint16(q.resolver.Addr().AsSlice(), q.resolver.Port())
+	e.Val = append(e.Val, 0, 0) // a part of a key or value fills words of 4 bytes
+	return e
+}

@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/nsinit/nsinit/netsetup"
+)
+
+// Masquerade lets the addresses of a out with the host's address, and sees to it
+// that the host forwards them. What of it ends with the container is handed to
+// record before it is made; Undo takes it back. What the host itself is changed by
+// goes into opt.StateDir, once, with one line to h.Warn.
+//
+// a must have a device on the host: Bridge, or HostIf for a point-to-point link.
+// Errors of the kernel are wrapped.
+func Masquerade(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, owner string, opt Options, record netsetup.Recorder) error {
+	l, err := linkOf(a)
+	if err != nil {
+		return fmt.Errorf("masquerade: %w", err)
+	}
+	var e elements
+	for _, o := range l.objects(KindMasquerade, addressNames(a), owner) {
+		if err := record(o); err != nil {
+			return fmt.Errorf("masquerade: %s: record: %w", o.Name, err)
+		}
+		e.take(o)
+	}
+	made, err := addElements(ctx, l.network, e, opt)
+	if err != nil {
+		return fmt.Errorf("masquerade: %w", err)
+	}
+	changed, err := openForwarding(ctx, h, l, opt)
+	if err != nil {
+		return fmt.Errorf("forwarding: %w", err)
+	}
+	if made || changed {
+		warnForeign(ctx, h, l.device)
+	}
+	return nil
+}
+
+// A hostLink is the host's side of an attachment.
+type hostLink struct {
+	network string
+	device  string
+	lasting bool // the device outlives the container: a bridge
+	v4, v6  bool
+}
+
+func linkOf(a netsetup.Attachment) (hostLink, error) {
+	l := hostLink{network: a.Network, device: a.HostIf}
+	if a.Bridge != "" {
+		l.device, l.lasting = a.Bridge, true
+	}
+	if l.device == "" {
+		return l, fmt.Errorf("network %s: strategy %s has no device on the host", a.Network, a.Strategy)
+	}
+	for _, p := range a.Addresses {
+		l.v4 = l.v4 || p.Addr().Unmap().Is4()
+		l.v6 = l.v6 || !p.Addr().Unmap().Is4()
+	}
+	if !l.v4 && !l.v6 {
+		return l, errors.New("network " + a.Network + ": the container has no address")
+	}
+	return l, nil
+}
+
+// objects are what has to be recorded for names: one each, and the device if it
+// goes with the container.
+func (l hostLink) objects(kind string, names []string, owner string) []netsetup.Object {
+	device := l.device
+	var all []netsetup.Object
+	if !l.lasting {
+		all = append(all, netsetup.Object{Kind: kind, Network: l.network, Name: l.device, Owner: owner})
+		device = ""
+	}
+	for _, name := range names {
+		all = append(all, netsetup.Object{Kind: kind, Network: l.network, Name: name, Owner: owner, IfName: device})
+	}
+	return all
+}
+
+func addressNames(a netsetup.Attachment) []string {
+	var names []string
+	for _, p := range a.Addresses {
+		names = append(names, p.Addr().Unmap().String())
+	}
+	return names
+}
+
+// addElements adds to the table, and makes it when it is not there: on first use,
+// and after someone flushed the host's ruleset. made tells the latter two.
+func addElements(ctx context.Context, network string, e elements, opt Options) (made bool, err error) {
+	t := newTable()
+	add := func() error {
+		return commit(ctx, "network "+network+": add to table inet "+tableName, func(tx *transaction) { e.addTo(tx, t) })
+	}
+	if err := add(); !gone(err) {
+		return false, err
+	}
+	lock, err := takeLock(ctx, opt.StateDir)
+	if err != nil {
+		return false, err
+	}
+	defer lock.release()
+	if err := add(); !gone(err) { // by another start, meanwhile
+		return false, err
+	}
+	ledger, err := readLedger(opt.StateDir)
+	if err != nil {
+		return false, err
+	}
+	if opt.Recorded != nil {
+		objects, err := opt.Recorded()
+		if err != nil {
+			return false, fmt.Errorf("table inet %s: records of other containers: %w", tableName, err)
+		}
+		for _, o := range objects {
+			e.take(o)
+		}
+	}
+	return true, makeTable(ctx, t, ledger, e)
+}
+
+// makeTable makes the table what the ledger says, with e in it. The caller holds
+// the lock.
+func makeTable(ctx context.Context, t table, l *ledger, e elements) error {
+	return modules(commit(ctx, "make table inet "+tableName, func(tx *transaction) {
+		tx.makeTable(t, l.allIPv6())
+		l.elements().addTo(tx, t)
+		e.addTo(tx, t)
+	}))
+}
+
+// undoMasquerade takes an address, or a device that is gone, out of its set.
+func undoMasquerade(ctx context.Context, name string) error {
+	t := newTable()
+	set, element := t.devices, nameElement(name)
+	if addr, err := netip.ParseAddr(name); err == nil {
+		set, element = t.containers6, addrElement(addr)
+		if addr.Is4() {
+			set = t.containers4
+		}
+	}
+	return removeElement(ctx, name, func(tx *transaction) { tx.remove(set, element) })
+}
+
+// removeElement is no error if the element, or the whole table, is gone.
+func removeElement(ctx context.Context, name string, fill func(*transaction)) error {
+	err := commit(ctx, fmt.Sprintf("remove %s from table inet %s", name, tableName), fill)
+	if gone(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,188 @@
+package policy
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// tableName is nsinit's table, of both families. It differs from the names that
+// the CNI plugins, podman and docker use, so that all can live on one host.
+const tableName = "nsinit"
+
+// A table is the layout of nsinit's own table: what a start adds elements to.
+type table struct {
+	*nftables.Table
+
+	containers4 *nftables.Set // addresses that are masqueraded
+	containers6 *nftables.Set
+	devices     *nftables.Set // host side of our networks: bridges and point-to-point ends
+
+	opened4  *nftables.Set // devices for which nsinit switched forwarding on
+	opened6  *nftables.Set
+	samePort *nftables.Set // those of them that are bridges, as pairs
+
+	local   *nftables.Set // devices whose containers reach a resolver on the host's loopback
+	relayed *nftables.Set // container . gateway : resolver . port
+}
+
+// newTable describes the table. The sets have fixed numbers: the library would
+// count in a variable that several goroutines can't share.
+func newTable() table {
+	t := table{Table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	id := uint32(0)
+	set := func(name string, key nftables.SetDatatype) *nftables.Set {
+		id++
+		return &nftables.Set{Table: t.Table, ID: id, Name: name, KeyType: key}
+	}
+	names := func(name string) *nftables.Set {
+		s := set(name, nftables.TypeIFName)
+		s.KeyByteOrder = binaryutil.NativeEndian // for `nft list` only
+		return s
+	}
+	t.containers4 = set("containers4", nftables.TypeIPAddr)
+	t.containers6 = set("containers6", nftables.TypeIP6Addr)
+	t.devices, t.local = names("devices"), names("local")
+	t.opened4, t.opened6 = names("opened4"), names("opened6")
+	t.samePort = set("same_port", nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName))
+	t.samePort.Concatenation = true
+	t.samePort.KeyByteOrder = binaryutil.NativeEndian
+	t.relayed = set("relayed", nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr))
+	t.relayed.Concatenation, t.relayed.IsMap = true, true
+	t.relayed.DataType = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	return t
+}
+
+func (t table) sets() []*nftables.Set {
+	return []*nftables.Set{
+		t.containers4, t.containers6, t.devices, t.opened4, t.opened6, t.samePort, t.local, t.relayed,
+	}
+}
+
+// A chainSpec is one chain with all its rules.
+type chainSpec struct {
+	*nftables.Chain
+	rules []ruleSpec
+}
+
+type ruleSpec struct {
+	comment string
+	exprs   []expr.Any
+}
+
+// chains returns the chains in the order in which they can be made. allIPv6 says
+// that nsinit had to switch IPv6 forwarding on for all devices at once.
+func (t table) chains(allIPv6 bool) []chainSpec {
+	opened := t.openedChain()
+	return []chainSpec{
+		opened, t.forwardChain(opened.Chain, allIPv6), t.masqueradeChain(),
+		t.loopbackChain(), t.relayChain(), t.answerChain(),
+	}
+}
+
+// openedChain judges what is forwarded only because nsinit switched forwarding on.
+// Established connections and port mappings of others pass: if their device
+// forwards, someone else has switched that on.
+func (t table) openedChain() chainSpec {
+	return chainSpec{&nftables.Chain{Name: "opened", Table: t.Table}, []ruleSpec{
+		{"", join(tracked(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictReturn))},
+		{"port mappings", join(tracked(expr.CtKeySTATUS, statusDestinationNAT), verdict(expr.VerdictReturn))},
+		{"bridged, seen here by br_netfilter", join(samePort(t.samePort), verdict(expr.VerdictReturn))},
+		{"forwarding is on for containers only", verdict(expr.VerdictDrop)},
+	}}
+}
+
+func (t table) forwardChain(opened *nftables.Chain, allIPv6 bool) chainSpec {
+	iif, oif := expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME
+	rules := []ruleSpec{
+		{"would leave with the container's address", join(
+			device(iif, t.devices), notDevice(oif, t.devices),
+			tracked(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop))},
+		{"", join(device(iif, t.devices), verdict(expr.VerdictReturn))},
+		{"", join(family(unix.NFPROTO_IPV4), device(iif, t.opened4), jump(opened))},
+		{"", join(family(unix.NFPROTO_IPV6), device(iif, t.opened6), jump(opened))},
+	}
+	if allIPv6 {
+		rules = append(rules,
+			ruleSpec{"bridged, seen here by br_netfilter", join(
+				family(unix.NFPROTO_IPV6), notDevice(iif, t.opened6), bridged(), verdict(expr.VerdictReturn))},
+			ruleSpec{"", join(family(unix.NFPROTO_IPV6), notDevice(iif, t.opened6), jump(opened))})
+	}
+	return t.base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, rules)
+}
+
+// bridged matches what goes from a bridge to a bridge.
+func bridged() []expr.Any {
+	const iifKind, oifKind expr.MetaKey = 26, 27 // NFT_META_IIFKIND and OIFKIND, 5.5; unknown to x/sys
+	kind := make([]byte, unix.IFNAMSIZ)
+	copy(kind, "bridge")
+	return join(metaIs(iifKind, kind), metaIs(oifKind, kind))
+}
+
+// masqueradeChain leaves alone what stays on our networks, so that containers see
+// each other's own addresses: a bridge's own traffic gets here with br_netfilter,
+// what goes from one network to another always.
+func (t table) masqueradeChain() chainSpec {
+	multicast4, multicast6 := netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")
+	rules := []ruleSpec{
+		{"", join(family(unix.NFPROTO_IPV4), source4.in(t.containers4), notDevice(expr.MetaKeyOIFNAME, t.devices),
+			destination4.within(expr.CmpOpNeq, multicast4), masquerade())},
+		{"", join(family(unix.NFPROTO_IPV6), source6.in(t.containers6), notDevice(expr.MetaKeyOIFNAME, t.devices),
+			destination6.within(expr.CmpOpNeq, multicast6), masquerade())},
+	}
+	return t.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, rules)
+}
+
+// loopbackChain holds what route_localnet lets in by the devices that have it:
+// nothing may come from a container with an address of the host's loopback, in
+// either field. It runs before destinations are translated.
+func (t table) loopbackChain() chainSpec {
+	loopback := netip.MustParsePrefix("127.0.0.0/8")
+	in := join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local))
+	rules := []ruleSpec{
+		{"", join(in, destination4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
+		{"", join(in, source4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
+	}
+	return t.base("loopback", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, rules)
+}
+
+// relayChain turns queries to the gateway towards the resolver.
+func (t table) relayChain() chainSpec {
+	in := join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local))
+	rules := []ruleSpec{
+		{"", join(in, toPort(unix.IPPROTO_UDP, dnsPort), relay(t.relayed))},
+		{"", join(in, toPort(unix.IPPROTO_TCP, dnsPort), relay(t.relayed))},
+	}
+	return t.base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, rules)
+}
+
+// answerChain gives relayed queries a source on the loopback. systemd-resolved
+// throws away what comes to its stub from elsewhere, and unbound refuses it.
+func (t table) answerChain() chainSpec {
+	rules := []ruleSpec{
+		{"", join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local),
+			destination4.within(expr.CmpOpEq, netip.MustParsePrefix("127.0.0.0/8")),
+			tracked(expr.CtKeySTATUS, statusDestinationNAT), from(netip.AddrFrom4([4]byte{127, 0, 0, 1})))},
+	}
+	return t.base("input", nftables.ChainTypeNAT, nftables.ChainHookInput, nftables.ChainPriorityNATSource, rules)
+}
+
+// base makes a base chain that accepts what its rules don't judge.
+func (t table) base(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority, rules []ruleSpec) chainSpec {
+	accept := nftables.ChainPolicyAccept
+	return chainSpec{&nftables.Chain{
+		Name: name, Table: t.Table, Type: kind, Hooknum: hook, Priority: prio, Policy: &accept,
+	}, rules}
+}
+
+// userData is how nft stores a rule's comment.
+func (r ruleSpec) userData() []byte {
+	if r.comment == "" {
+		return nil
+	}
+	return userdata.AppendString(nil, userdata.TypeComment, r.comment)
+}
