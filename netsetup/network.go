@@ -20,6 +20,8 @@ type Network struct {
 	Plugins    []Plugin // at least one
 	Source     string   // the file, or "built in"
 	Warnings   []string // what is no fault, and still worth a line; nil: nothing
+
+	ownSubnet bool // built by ParseFlag for the addresses asked for
 }
 
 // A Plugin is one plugin of a list, with its keys as they were written.

@@ -1,0 +1,165 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+	"github.com/nsinit/nsinit/netsetup"
+)
+
+// DefaultDir is where host-local keeps leases unless the network's dataDir says
+// otherwise: a folder for each network.
+const DefaultDir = "/var/lib/cni/networks"
+
+// A store is a network's leases, locked. It is host-local's own store but for
+// three things: who takes an address is recorded before; nothing reads all the
+// leases, so that the thousandth costs what the first did; and the lock is taken
+// once, by openStore, for the allocator ignores the error of Lock.
+type store struct {
+	*disk.Store
+	dir    string // DIR/NETWORK
+	lock   *lock
+	object netsetup.Object
+	record netsetup.Recorder
+	fault  error // why Reserve failed, for the allocator's message doesn't tell it
+}
+
+var _ backend.Store = (*store)(nil)
+
+// openStore opens and locks the leases of o.Network below o.Dir. Close unlocks them.
+func openStore(ctx context.Context, o netsetup.Object, record netsetup.Recorder) (*store, error) {
+	s := &store{dir: filepath.Join(o.Dir, o.Network), object: o, record: record}
+	var err error
+	if s.Store, err = newDisk(o.Network, o.Dir); err != nil {
+		return nil, fmt.Errorf("leases %s: %w", s.dir, err)
+	}
+	if s.lock, err = openLock(ctx, filepath.Join(s.dir, "lock")); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newDisk makes host-local's store without its lock file, which it opens without
+// close-on-exec: no child may start in between.
+func newDisk(network, dir string) (*disk.Store, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	d, err := disk.New(network, dir)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.Close()
+}
+
+// Lock does nothing: the store is locked from openStore to Close.
+func (s *store) Lock() error { return nil }
+
+// Unlock does nothing, as Lock.
+func (s *store) Unlock() error { return nil }
+
+// Close unlocks the store.
+func (s *store) Close() error { return s.lock.Close() }
+
+// GetByID returns nothing: id is a container that has just been claimed, so it
+// holds no lease, and host-local's own way reads every lease of the network.
+func (s *store) GetByID(string, string) []net.IP { return nil }
+
+// LastReservedIP returns the address that the last container got, nil if that
+// can't be told. Then the search begins at the start of the pool.
+func (s *store) LastReservedIP(rangeID string) (net.IP, error) {
+	ip, err := s.Store.LastReservedIP(rangeID)
+	if err != nil {
+		return nil, fs.ErrNotExist // the only error that the allocator takes silently
+	}
+	return ip, nil
+}
+
+// Reserve takes ip if nobody has it, recorded first.
+func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, error) {
+	path := filepath.Join(s.dir, ip.String())
+	if _, err := os.Lstat(path); err == nil {
+		return false, nil
+	}
+	o := s.object
+	o.Name = ip.String()
+	if err := s.record(o); err != nil {
+		s.fault = fmt.Errorf("lease %s: record: %w", o.Name, err)
+		return false, s.fault
+	}
+	ok, err := s.Store.Reserve(id, ifname, ip, rangeID)
+	if err != nil {
+		s.fault = fmt.Errorf("lease %s: %w", o.Name, err)
+		return false, errors.Join(s.fault, s.release(o.Name))
+	}
+	return ok, nil
+}
+
+// release removes the lease of addr if the container of s holds it.
+func (s *store) release(addr string) error {
+	path := filepath.Join(s.dir, addr)
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("lease %s: %w", addr, err)
+	}
+	if !ours(string(content), s.object) {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("lease %s: %w", addr, err)
+	}
+	return nil
+}
+
+// ours says whether content is a lease of o. One that was cut off while it was
+// written is, too: its writer held the lock that we hold now, so it is dead, and
+// never gave the address to anybody.
+func ours(content string, o netsetup.Object) bool {
+	whole := strings.TrimSpace(o.Owner) + disk.LineBreak + o.IfName
+	return strings.TrimSpace(content) == whole || strings.HasPrefix(whole, content)
+}
+
+// owner says who holds the lease of addr, for errors.
+func (s *store) owner(addr netip.Addr) string {
+	content, err := os.ReadFile(filepath.Join(s.dir, addr.String()))
+	if err != nil {
+		return "somebody unknown"
+	}
+	id, ifname := parseLease(content)
+	switch {
+	case id == "":
+		return "somebody unknown: its lease file is damaged"
+	case ifname == "":
+		return fmt.Sprintf("container %q", id)
+	}
+	return fmt.Sprintf("container %q (%s)", id, ifname)
+}
+
+// parseLease reads a lease file: the container's id, a line break, the
+// interface, which old versions of host-local left out. What is damaged has no id.
+func parseLease(content []byte) (id, ifname string) {
+	const longest = 512
+	if len(content) > longest {
+		return "", ""
+	}
+	id, ifname, _ = strings.Cut(strings.TrimSpace(string(content)), "\n")
+	id = strings.TrimSuffix(id, "\r")
+	for _, c := range []byte(id + ifname) {
+		if c < ' ' || c > '~' {
+			return "", ""
+		}
+	}
+	return id, ifname
+}
