@@ -1,0 +1,55 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/nsinit/nsinit/netsetup/netsetuptest"
+)
+
+// The binaries under test, by absolute path.
+var nsinitBin, gatesBin string
+
+func TestMain(m *testing.M) {
+	if os.Getenv("NSINIT_VM") != "" {
+		netsetuptest.Patience = 2 * time.Minute // emulation is 10 to 20 times slower
+	}
+	dir, err := os.MkdirTemp("", "nsinit-integration-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // programs of other users are found here
+	}
+	if err == nil {
+		nsinitBin, err = binary(dir, "NSINIT_BIN", "nsinit")
+	}
+	if err == nil {
+		gatesBin, err = binary(dir, "NSINIT_GATES_BIN", "nsinit-gates", "-tags=nsinit_gates")
+	}
+	code := 1
+	if err == nil {
+		code = m.Run()
+	} else {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+	}
+	_ = os.RemoveAll(dir)
+	os.Exit(code) //nolint:forbidigo // it is what TestMain is for
+}
+
+// binary is the one that env names, or else one that is built into dir.
+func binary(dir, env, name string, flags ...string) (string, error) {
+	if path := os.Getenv(env); path != "" {
+		return filepath.Abs(path)
+	}
+	path := filepath.Join(dir, name)
+	args := append([]string{"build", "-o", path}, flags...)
+	cmd := exec.Command(filepath.Join(runtime.GOROOT(), "bin", "go"), append(args, "github.com/nsinit/nsinit/cmd/nsinit")...) //nolint:forbidigo // a test's build
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+}
