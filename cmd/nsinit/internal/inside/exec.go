@@ -1,99 +1,21 @@
 package inside
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
 
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"golang.org/x/sys/unix"
 )
-
-// defaultPath is used where the environment has no PATH, as execvp(3) would.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// programError is a program that can't be found (127) or executed (126).
-type programError struct {
-	code int
-	text string
-	err  error
-}
-
-func (e *programError) Error() string { return e.text + ": " + e.err.Error() }
-func (e *programError) Unwrap() error { return e.err }
-
-// execError sorts what execve(2) said of path as a shell does.
-func execError(path string, err error) error {
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return &programError{127, path, err}
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.EISDIR),
-		errors.Is(err, unix.E2BIG), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EPERM), errors.Is(err, unix.EINVAL):
-		return &programError{126, path, err}
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}
 
 func (p *process) findProgram() (err error) {
 	p.env = p.start.Env
 	if _, ok := os.LookupEnv("HOME"); !ok {
 		p.env = append(p.env, "HOME="+p.user.Home)
 	}
-	p.path, err = lookPath(p.start.Args[0], os.Getenv("PATH"))
-	return err
-}
-
-// lookPath finds the program as the user who will run it. Unlike exec.LookPath it tells a file that may not be executed
-// (126) from one that isn't there (127).
-func lookPath(name, path string) (string, error) {
-	if strings.Contains(name, "/") {
-		return name, executable(name)
-	}
-	if path == "" {
-		path = defaultPath
-	}
-	var denied error
-	for dir := range strings.SplitSeq(path, ":") {
-		if dir == "" {
-			dir = "."
-		}
-		file := dir + "/" + name
-		err := executable(file)
-		if err == nil {
-			return file, nil
-		}
-		if pe, ok := errors.AsType[*programError](err); ok && pe.code == 126 && denied == nil {
-			denied = err
-		}
-	}
-	if denied != nil {
-		return "", denied
-	}
-	return "", &programError{127, fmt.Sprintf("%q", name), fmt.Errorf("not found in PATH %s", path)}
-}
-
-func executable(path string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return execError(path, err)
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return &programError{126, path, unix.EISDIR}
-	}
-	// By the effective user, as execve(2) will judge.
-	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS); err != nil {
-		return execError(path, noexec(path, err))
-	}
-	return nil
-}
-
-// noexec says where a refusal comes from the mount and not from the file.
-func noexec(path string, err error) error {
-	var st unix.Statfs_t
-	if unix.Statfs(path, &st) == nil && st.Flags&unix.ST_NOEXEC != 0 {
-		return fmt.Errorf("%w: the file system is mounted noexec", err)
-	}
+	p.path, err = program.LookPath(p.start.Args[0], os.Getenv("PATH"))
 	return err
 }
 
@@ -103,10 +25,13 @@ func (p *process) exec() error {
 	if err := p.setDeathSignal(); err != nil {
 		return err
 	}
+	if err := p.conn.Send(wire.Exec, nil); err != nil {
+		return err
+	}
 	if p.start.Init {
 		return p.becomeReaper()
 	}
-	return execError(p.path, syscall.Exec(p.path, p.start.Args, p.env))
+	return program.ExecError(p.path, syscall.Exec(p.path, p.start.Args, p.env))
 }
 
 // setDeathSignal has a foreground container die with its host side. The change of user has cleared what clone

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"github.com/nsinit/nsinit/creds"
@@ -108,7 +109,7 @@ func enter() int {
 	p := &process{conn: wire.NewConn(SyncFD)}
 	unix.CloseOnExec(SyncFD)
 	err := step.Run("init", steps, p, p.trace)
-	if errors.Is(err, errParentDied) {
+	if err == nil || errors.Is(err, errParentDied) {
 		return 125
 	}
 	f := failure(err)
@@ -131,8 +132,8 @@ func failure(err error) wire.Failure {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		f.Errno = int(errno)
 	}
-	if pe, ok := errors.AsType[*programError](err); ok {
-		f.Code = pe.code
+	if pe, ok := errors.AsType[*program.Error](err); ok {
+		f.Code = pe.Code
 	}
 	return f
 }

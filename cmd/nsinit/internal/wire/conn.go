@@ -21,16 +21,17 @@ type Type uint16
 //	                     <-   Console [master]   with a terminal: its host end
 //	                     <-   Trace {Trace}      with --trace: a finished step
 //	                     <-   Failed {Failure}   a step failed; the init exits
-//	                     <-   (end of file)      the program runs: the pipe is close-on-exec
+//	                     <-   Exec               all is done but the exec itself
+//	                     <-   (end of file)      after Exec: the program runs, for the pipe is close-on-exec
 //
 // An end of file before Go tells the init that the host side died: it exits. An end of file
-// before exec without Failed tells the host side that the init was killed, which it learns
-// from its exit status.
+// without Exec and Failed tells the host side that the init was killed.
 const (
 	Go Type = iota + 1
 	Console
 	Trace
 	Failed
+	Exec
 )
 
 const (
@@ -45,13 +46,14 @@ const (
 // A Conn is one end of the sync pipe: a stream socket. It owns its descriptor.
 type Conn struct{ fd int }
 
-// Pair returns both ends, close-on-exec. The caller closes them.
-func Pair() (host, child *Conn, err error) {
+// Pair returns the host side's end and the one that the child inherits, both close-on-exec. The caller
+// closes them.
+func Pair() (host *Conn, child *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("sync pipe: %w", err)
 	}
-	return &Conn{fds[0]}, &Conn{fds[1]}, nil
+	return &Conn{fds[0]}, os.NewFile(uintptr(fds[1]), "sync pipe"), nil
 }
 
 // NewConn takes over descriptor fd, which its caller got by inheritance.

@@ -1,0 +1,126 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/policy"
+	"golang.org/x/sys/unix"
+)
+
+// Removed is one thing that GC removed.
+type Removed struct {
+	Container string `json:"container,omitempty"`
+	Kind      string `json:"kind"`
+	Name      string `json:"name"`
+	Error     string `json:"error,omitempty"` // it could not be removed
+}
+
+// GC removes what killed runs left. all removes also what outlives containers: the default network's bridge,
+// the firewall table, forwarding that was switched on; never anything of a running container.
+func (r *Runtime) GC(ctx context.Context, all bool) ([]Removed, error) {
+	if err := r.ensureRoot(); err != nil {
+		return nil, err
+	}
+	dead, alive, removed, err := r.collect()
+	if err != nil {
+		return nil, err
+	}
+	for _, rec := range dead {
+		removed = append(removed, r.removeDead(ctx, rec)...)
+	}
+	if !all {
+		return removed, nil
+	}
+	if alive > 0 {
+		return removed, errors.New("--all: containers are running; end them first")
+	}
+	return append(removed, r.removeHostObjects(ctx)...), nil
+}
+
+// collect finds the containers that nobody owns and that don't run on their own, and takes
+// their locks. While it looks no container is claimed.
+func (r *Runtime) collect() (dead []*record, alive int, broken []Removed, err error) {
+	claims, err := r.claimLock(unix.LOCK_EX)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	defer claims.Unlock()
+	entries, err := os.ReadDir(r.containers())
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	for _, e := range entries {
+		rec := &record{dir: filepath.Join(r.containers(), e.Name())}
+		if rec.lock, err = lockFile(rec.path("lock"), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			alive++ // owned: a foreground run, a start or a delete under way
+			continue
+		}
+		runs, err := rec.runsAlone()
+		switch {
+		case err != nil:
+			broken = append(broken, Removed{Container: rec.id(), Kind: "record", Name: rec.dir, Error: err.Error()})
+			rec.lock.Unlock()
+		case runs:
+			alive++
+			rec.lock.Unlock()
+		default:
+			dead = append(dead, rec)
+		}
+	}
+	return dead, alive, broken, nil
+}
+
+// runsAlone tells whether this is a detached container that runs. A foreground one whose parent is gone, or one
+// that was never released to the end, is a leftover.
+func (c *record) runsAlone() (bool, error) {
+	if err := c.load(); err != nil {
+		return false, err
+	}
+	pidfd, err := c.alive()
+	if err != nil || pidfd == nil {
+		return false, err
+	}
+	return c.state.Detached && c.state.Status == StatusRunning, pidfd.Close()
+}
+
+func (r *Runtime) removeDead(ctx context.Context, rec *record) (removed []Removed) {
+	list, _ := objects(rec.path("objects"))
+	for _, o := range list {
+		removed = append(removed, Removed{Container: rec.id(), Kind: o.Kind, Name: o.Name})
+	}
+	own := Removed{Container: rec.id(), Kind: "container", Name: rec.id()}
+	if err := r.dispose(ctx, rec); err != nil {
+		own.Error = oneLine(err)
+		return []Removed{own}
+	}
+	return append(removed, own)
+}
+
+// removeHostObjects removes what belongs to networks and not to a container.
+func (r *Runtime) removeHostObjects(ctx context.Context) (removed []Removed) {
+	net, err := netsetup.OpenHost(r.warn)
+	if err != nil {
+		return []Removed{{Kind: "network", Error: oneLine(err)}}
+	}
+	defer net.Close()
+	list, err := objects(r.hostObjects())
+	for i := len(list) - 1; i >= 0 && err == nil; i-- {
+		item := Removed{Kind: list[i].Kind, Name: list[i].Name}
+		if err := undoObject(ctx, net, list[i]); err != nil {
+			item.Error = oneLine(err)
+		}
+		removed = append(removed, item)
+	}
+	err = errors.Join(err, policy.UndoHost(ctx, net, policy.Options{StateDir: r.dataDir()}))
+	if err == nil {
+		err = os.RemoveAll(r.hostObjects())
+	}
+	if err != nil {
+		removed = append(removed, Removed{Kind: "network", Name: r.hostObjects(), Error: oneLine(err)})
+	}
+	return removed
+}

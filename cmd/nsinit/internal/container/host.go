@@ -1,0 +1,279 @@
+package container
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/inside"
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
+	"github.com/nsinit/nsinit/netsetup"
+)
+
+// host is the host side of one start.
+type host struct {
+	*Runtime
+	ctx  context.Context
+	spec *Spec
+
+	rec     *record
+	cgroup  *os.File
+	plans   []netsetup.Plan
+	net     *netsetup.Host  // nil without a network of ours
+	netns   *netsetup.NetNS // the container's; joined or its own
+	conn    *wire.Conn
+	pidfd   *os.File
+	proc    *os.Process
+	exit    chan syscall.WaitStatus // one value, when the init has ended
+	root    *os.File                // built here for a user namespace, else nil
+	master  *os.File                // the terminal's host end
+	signals *signalRelay
+}
+
+// hostSteps is what the host side does, in order. Each undo works on what was only begun, too, and
+// everything on the host that isn't a process or a namespace is undone from the record.
+var hostSteps = []step.Step[*host]{
+	{Name: "state", Do: (*host).claimState, Undo: (*host).removeState},
+	{Name: "cgroup", Do: (*host).makeCgroup, Undo: (*host).removeCgroup},
+	{Name: "plan", Do: (*host).planNetworks, Undo: (*host).closeNetworks},
+	{Name: "child", Do: (*host).startChild, Undo: (*host).killChild},
+	{Name: "root", Do: (*host).prepareRoot, When: (*host).newUserns, Undo: (*host).closeRoot},
+	{Name: "network", Do: (*host).attachNetworks, Undo: (*host).detachNetworks},
+	{Name: "netns-name", Do: (*host).bindNetns, When: (*host).hasNetnsName},
+	{Name: "record", Do: (*host).recordCreating},
+	{Name: "release", Do: (*host).release},
+	{Name: "ready", Do: (*host).awaitReady},
+	{Name: "running", Do: (*host).recordRunning},
+}
+
+// HostSteps returns the names of the host side's steps in order.
+func HostSteps() []string { return step.Names(hostSteps) }
+
+// InitSteps returns the names of the init's steps in order.
+func InitSteps() []string { return inside.StepNames() }
+
+// Run starts a container and, unless s.Detach, waits for its end. It returns the program's
+// exit code, 128+signal if one killed it. An error is nsinit's own failure (ExitCode tells 125, 126 or 127).
+// With s.Detach the code is 0 and the id is in s.ID. The calling goroutine must be locked to the main thread:
+// the container dies with the thread that started it.
+func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
+	step.OpenGate()
+	if err := s.Validate(); err != nil {
+		return exitNsinit, err
+	}
+	if s.ID == "" {
+		s.ID = os.Getenv(monitorEnv) // a monitor has its parent's
+	}
+	if s.ID == "" {
+		s.ID = newID()
+	}
+	if s.needsMonitor() {
+		return r.startMonitor(s)
+	}
+	h := &host{Runtime: r, ctx: ctx, spec: s, exit: make(chan syscall.WaitStatus, 1)}
+	h.signals = relaySignals(h)
+	defer h.signals.stop()
+	err := plain(step.Run("host", hostSteps, h, r.tracer("host")))
+	if r.isMonitor() {
+		reportToParent(ExitCode(err), err)
+	}
+	if sig := h.signals.interrupted(); err != nil && sig != 0 {
+		return 128 + int(sig), nil
+	}
+	if err != nil {
+		return ExitCode(err), err
+	}
+	if s.Detach && !r.isMonitor() {
+		h.leave()
+		return 0, nil
+	}
+	code := h.supervise()
+	if err := step.Undo(hostSteps, h); err != nil {
+		r.warn(oneLine(err) + "; run nsinit gc")
+	}
+	return code, nil
+}
+
+// newID is 12 hex digits, as docker prints them.
+func newID() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return fmt.Sprintf("%x", b)
+}
+
+func (h *host) claimState() (err error) {
+	h.rec, err = h.claim(h.spec.ID)
+	if err != nil {
+		return err
+	}
+	s := h.spec
+	p := s.OCI.Process
+	h.rec.state = recorded{
+		Version:  recordVersion,
+		BootID:   bootID(),
+		OwnerPid: os.Getpid(),
+		Process: run{
+			Env: p.Env, Cwd: p.Cwd, User: s.User, NoNewPrivs: p.NoNewPrivileges, Privileged: s.Privileged,
+			Caps: p.Capabilities.Bounding, AppArmor: p.ApparmorProfile, Label: p.SelinuxLabel, Userns: s.userns(),
+			Umask: *p.User.Umask, Rlimits: p.Rlimits,
+		},
+		State: State{
+			OCIVersion: s.OCI.Version, ID: s.ID, Status: StatusCreating, Created: time.Now().UTC(), Args: p.Args,
+			Rootfs: s.OCI.Root.Path, Bundle: s.OCI.Root.Path, Detached: s.Detach, NetnsName: s.NetnsName, Networks: []netsetup.Attachment{},
+		},
+	}
+	return nil
+}
+
+func (h *host) removeState() error {
+	if h.rec == nil {
+		return nil
+	}
+	return h.rec.remove()
+}
+
+// remove ends the record. The lock goes last, so that nobody takes a half-removed directory for a container.
+func (c *record) remove() error {
+	err := os.RemoveAll(c.dir)
+	c.lock.Unlock()
+	return err
+}
+
+// makeCgroup gives the container a cgroup of its own, so that all of it can be killed at once. Limits come later. A host
+// without a unified hierarchy has none: there the pid namespace has to do.
+func (h *host) makeCgroup() (err error) {
+	root := cgroupRoot()
+	if root == "" {
+		return nil
+	}
+	parent := h.spec.CgroupParent
+	if parent == "" {
+		parent = defaultCgroupParent
+	}
+	path := filepath.Join(root, parent, h.spec.ID)
+	// Recorded first: a start that is killed here leaves a record that names it.
+	if err := h.rec.journal(netsetup.Object{Kind: kindCgroup, Name: path, Owner: h.spec.ID}); err != nil {
+		return err
+	}
+	h.cgroup, err = makeCgroup(path)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s: exists already; remove it or choose another --name", path)
+	}
+	if err == nil {
+		h.rec.state.Cgroup = path
+	}
+	return err
+}
+
+func (h *host) removeCgroup() error {
+	if h.cgroup == nil {
+		return nil
+	}
+	_ = h.cgroup.Close()
+	if err := killCgroup(h.rec.state.Cgroup); err != nil {
+		return err
+	}
+	return removeCgroup(h.rec.state.Cgroup)
+}
+
+func (h *host) newUserns() bool { return h.spec.userns() }
+
+func (h *host) closeRoot() error {
+	if h.root == nil {
+		return nil
+	}
+	return h.root.Close()
+}
+
+// recordCreating writes down whose the network is and which process is the init, before it is let go: from
+// here on a killed start leaves a record that gc can end the container by.
+func (h *host) recordCreating() (err error) {
+	h.rec.state.Pid = h.proc.Pid
+	if h.rec.state.StartTime, _, err = startTime(h.proc.Pid); err != nil {
+		return h.childError(err)
+	}
+	return h.rec.save()
+}
+
+// release sends the init all that it needs. Nothing else lets it go.
+func (h *host) release() error {
+	start, err := h.startFrame()
+	if err != nil {
+		return err
+	}
+	var fds []int
+	if h.root != nil {
+		fds = []int{int(h.root.Fd())}
+	}
+	if err := h.conn.Send(wire.Go, start, fds...); err != nil {
+		return h.childError(err)
+	}
+	return nil
+}
+
+// awaitReady reads frames until the sync pipe ends by close-on-exec: the program runs.
+func (h *host) awaitReady() error {
+	trace, execing := h.tracer("init"), false
+	for {
+		f, err := h.conn.Receive()
+		switch {
+		case errors.Is(err, io.EOF) && execing:
+			return nil
+		case errors.Is(err, io.EOF):
+			return h.childError(errors.New("the pipe ended"))
+		case err != nil:
+			return h.childError(err)
+		case f.Type == wire.Exec:
+			execing = true
+		case f.Type == wire.Console && len(f.Files) == 1:
+			h.master = f.Files[0]
+		case f.Type == wire.Trace:
+			var t wire.Traced
+			if wire.Unmarshal(f.Body, &t) == nil && trace != nil {
+				trace(t.Step, t.Took)
+			}
+		case f.Type == wire.Failed:
+			var failed wire.Failure
+			if err := wire.Unmarshal(f.Body, &failed); err != nil {
+				return err
+			}
+			return &initError{failed}
+		default:
+			return fmt.Errorf("sync pipe: unexpected frame %d", f.Type)
+		}
+	}
+}
+
+// recordRunning makes the container visible as running, and tells its pid.
+func (h *host) recordRunning() error {
+	h.rec.state.Status = StatusRunning
+	if err := h.rec.save(); err != nil {
+		return err
+	}
+	if h.spec.PidFile == "" {
+		return nil
+	}
+	return writeFileWhole(h.spec.PidFile, fmt.Sprintf("%d", h.proc.Pid))
+}
+
+// leave lets a detached container go its own way.
+func (h *host) leave() {
+	_ = h.closeNetworks()
+	_ = h.conn.Close()
+	h.rec.lock.Unlock()
+}
+
+func writeFileWhole(path, content string) error {
+	tmp := path + ".nsinit-new"
+	if err := os.WriteFile(tmp, []byte(content), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}

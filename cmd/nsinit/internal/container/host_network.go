@@ -1,0 +1,172 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/ipam"
+	"github.com/nsinit/nsinit/netsetup/policy"
+)
+
+// Kinds of objects that are undone here; the rest belong to netsetup, ipam and policy.
+const (
+	kindCgroup = "cgroup"
+)
+
+// planNetworks turns the requests into plans, before anything of the network is touched, and opens the
+// namespace that is to be joined.
+func (h *host) planNetworks() (err error) {
+	if len(h.spec.Networks) == 0 {
+		return nil
+	}
+	if h.spec.joins() {
+		h.netns, err = h.openJoined(h.spec.Networks[0])
+		return err
+	}
+	if h.net, err = netsetup.OpenHost(h.warn); err != nil {
+		return err
+	}
+	reqs := slices.Clone(h.spec.Networks)
+	for i := range reqs {
+		if reqs[i].Network == nil && reqs[i].Strategy == "bridge" {
+			if reqs[i].Network, err = ipam.DefaultNetwork(h.ctx, h.net, h.dataDir()); err != nil {
+				return fmt.Errorf("default network: %w", err)
+			}
+		}
+	}
+	h.plans, err = netsetup.PlanAll(reqs)
+	return err
+}
+
+// openJoined opens the namespace of ns:PATH or container:ID.
+func (h *host) openJoined(req netsetup.Request) (*netsetup.NetNS, error) {
+	if req.Strategy == "netns" {
+		return netsetup.OpenNetNS(req.Path)
+	}
+	rec, err := h.open(req.Path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", req.Source, err)
+	}
+	pidfd, err := rec.alive()
+	if err != nil {
+		return nil, err
+	}
+	if pidfd == nil {
+		return nil, fmt.Errorf("%s: container %q is not running", req.Source, req.Path)
+	}
+	defer pidfd.Close()
+	return netsetup.ProcessNetNS(pidfd, rec.state.Pid)
+}
+
+func (h *host) closeNetworks() error {
+	var errs []error
+	if h.netns != nil {
+		errs = append(errs, h.netns.Close())
+		h.netns = nil
+	}
+	if h.net != nil {
+		errs = append(errs, h.net.Close())
+		h.net = nil
+	}
+	return errors.Join(errs...)
+}
+
+// attachNetworks is the host half of every network, in order, while the init starts up. The pair is in the
+// container's namespace before the init is released.
+func (h *host) attachNetworks() (err error) {
+	if h.netns == nil {
+		if h.netns, err = netsetup.ProcessNetNS(h.pidfd, h.proc.Pid); err != nil {
+			return h.childError(err)
+		}
+	}
+	for _, p := range h.plans {
+		a, err := h.attach(p)
+		if err != nil {
+			return fmt.Errorf("network %q: %w", p.Network.Name, err)
+		}
+		h.rec.state.Networks = append(h.rec.state.Networks, a)
+	}
+	return nil
+}
+
+func (h *host) attach(p netsetup.Plan) (a netsetup.Attachment, err error) {
+	p.Owner = h.spec.ID
+	record := h.recorder(h.rec)
+	addrs, gateways, err := ipam.Allocate(h.ctx, p, h.spec.ID, record)
+	if err != nil {
+		return a, err
+	}
+	if a, err = netsetup.Attach(h.ctx, h.net, h.netns, p, addrs, gateways, record); err != nil {
+		return a, err
+	}
+	if !a.Masquerade {
+		return a, nil
+	}
+	return a, policy.Masquerade(h.ctx, h.net, a, h.spec.ID, h.policyOptions(), record)
+}
+
+func (h *host) policyOptions() policy.Options {
+	return policy.Options{NoForwarding: h.spec.NoForwarding, StateDir: h.dataDir()}
+}
+
+// detachNetworks gives back what the container has on the host, from its record: leases, rules, a name
+// under /run/netns. The interfaces go with the namespace.
+func (h *host) detachNetworks() error {
+	return h.undoObjects(h.ctx, h.rec, h.net)
+}
+
+// undoObjects undoes what is in a record, newest first, and goes on after an error. net may be nil: then it is opened
+// when it is needed.
+func (r *Runtime) undoObjects(ctx context.Context, rec *record, net *netsetup.Host) error {
+	list, err := objects(rec.path("objects"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, o := range slices.Backward(list) {
+		if net == nil && needsHost(o) {
+			if net, err = netsetup.OpenHost(r.warn); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			defer net.Close()
+		}
+		if err := undoObject(ctx, net, o); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", o.Kind, o.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func needsHost(o netsetup.Object) bool { return o.Kind != "lease" && o.Kind != kindCgroup }
+
+func undoObject(ctx context.Context, net *netsetup.Host, o netsetup.Object) error {
+	switch o.Kind {
+	case "lease":
+		return ipam.Undo(o)
+	case "masquerade", "resolver":
+		return policy.Undo(ctx, net, o)
+	case kindCgroup:
+		return nil // removeCgroup's, once its processes have ended
+	}
+	return netsetup.Undo(ctx, net, o)
+}
+
+func (h *host) hasNetnsName() bool { return h.spec.NetnsName != "" }
+
+// bindNetns makes the namespace available to `ip netns`.
+func (h *host) bindNetns() error {
+	return h.netns.BindName(h.spec.NetnsName, h.spec.ID, h.recorder(h.rec))
+}
+
+// resolvConf is the container's /etc/resolv.conf, and lets it reach resolvers that serve the host's loopback only.
+func (h *host) resolvConf() ([]byte, error) {
+	atts := h.rec.state.Networks
+	content, loopback, err := netsetup.ResolvConf("/etc/resolv.conf", h.spec.DNS, atts)
+	if err != nil || len(loopback) == 0 || len(atts) == 0 {
+		return content, err
+	}
+	return content, nil
+}

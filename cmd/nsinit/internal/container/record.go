@@ -1,0 +1,249 @@
+package container
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nsinit/nsinit/netsetup"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// A record is one container's directory: its lock, its state and the journal of what
+// it has on the host. Whoever holds the lock owns the container: a foreground run until its end, else
+// whoever deletes it.
+type record struct {
+	dir   string
+	lock  *lock
+	state recorded
+}
+
+// recordVersion is the version of state.json. A record of another version is left alone.
+const recordVersion = 1
+
+// recorded is the content of state.json.
+type recorded struct {
+	Version   int    `json:"version"`
+	BootID    string `json:"bootID"`
+	StartTime uint64 `json:"startTime"` // of Pid: field 22 of /proc/PID/stat, which tells a reused pid
+	OwnerPid  int    `json:"ownerPid,omitempty"`
+	Process   run    `json:"process"`
+	State
+}
+
+// run is what exec needs to give a further program the same restrictions.
+type run struct {
+	Env        []string            `json:"env"`
+	Cwd        string              `json:"cwd"`
+	User       string              `json:"user"`
+	NoNewPrivs bool                `json:"noNewPrivs"`
+	Privileged bool                `json:"privileged"`
+	Umask      uint32              `json:"umask"`
+	Caps       []string            `json:"capabilities"`
+	AppArmor   string              `json:"apparmor,omitempty"`
+	Label      string              `json:"label,omitempty"`
+	Userns     bool                `json:"userns,omitempty"`
+	Rlimits    []specs.POSIXRlimit `json:"rlimits,omitempty"`
+}
+
+// State is what is known of a container. Its JSON is the OCI runtime specification's state, and more.
+type State struct {
+	OCIVersion  string                `json:"ociVersion"`
+	ID          string                `json:"id"`
+	Status      string                `json:"status"` // creating, running, stopped
+	Pid         int                   `json:"pid,omitempty"`
+	Bundle      string                `json:"bundle"`
+	Annotations map[string]string     `json:"annotations,omitempty"`
+	Created     time.Time             `json:"created"`
+	Args        []string              `json:"args"`
+	Rootfs      string                `json:"rootfs"`
+	Detached    bool                  `json:"detached"`
+	NetnsName   string                `json:"netnsName,omitempty"`
+	Cgroup      string                `json:"cgroup,omitempty"`
+	Networks    []netsetup.Attachment `json:"networks"`
+}
+
+// The statuses of the OCI runtime specification that nsinit knows.
+const (
+	StatusCreating = "creating"
+	StatusRunning  = "running"
+	StatusStopped  = "stopped"
+)
+
+// claim makes the record of a new container and locks it. The directory is what makes ids unique.
+func (r *Runtime) claim(id string) (*record, error) {
+	if err := r.ensureRoot(); err != nil {
+		return nil, err
+	}
+	claims, err := r.claimLock(unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer claims.Unlock()
+	rec := &record{dir: filepath.Join(r.containers(), id)}
+	if err := os.Mkdir(rec.dir, 0o700); errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("%q: is in use (%s); choose another --name or run nsinit delete %s", id, r.status(id), id)
+	} else if err != nil {
+		return nil, err
+	}
+	if rec.lock, err = lockFile(rec.path("lock"), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(rec.dir))
+	}
+	return rec, nil
+}
+
+// open reads the record of id without its lock; os.ErrNotExist if there is none.
+func (r *Runtime) open(id string) (*record, error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	rec := &record{dir: filepath.Join(r.containers(), id)}
+	if _, err := os.Stat(rec.dir); err != nil {
+		return nil, fmt.Errorf("%q: no such container: %w", id, os.ErrNotExist)
+	}
+	return rec, rec.load()
+}
+
+func (c *record) path(name string) string { return filepath.Join(c.dir, name) }
+
+func (c *record) id() string { return filepath.Base(c.dir) }
+
+// load reads state.json. A record that has none yet is being made, or was left by a start that was killed early.
+func (c *record) load() error {
+	c.state = recorded{State: State{ID: c.id(), Status: StatusCreating}}
+	data, err := os.ReadFile(c.path("state.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, &c.state); err != nil {
+		return fmt.Errorf("%s: %w", c.path("state.json"), err)
+	}
+	if c.state.Version != recordVersion {
+		return fmt.Errorf("%s: version %d, this nsinit knows %d; use the nsinit that made it", c.path("state.json"), c.state.Version, recordVersion)
+	}
+	return nil
+}
+
+// save writes state.json whole or not at all. It isn't synced: the directory is gone with the boot anyway.
+func (c *record) save() error {
+	data, err := json.MarshalIndent(&c.state, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path("state.json.new"), append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(c.path("state.json.new"), c.path("state.json"))
+}
+
+// journal appends o to the objects at path before it is made. One write(2) on O_APPEND: a line that is
+// torn by a kill is of an object that was never made.
+func journal(path string, o netsetup.Object) error {
+	line, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
+	}
+	_, err = f.Write(append(line, '\n'))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
+	}
+	return nil
+}
+
+// journal records an object of the container's own.
+func (c *record) journal(o netsetup.Object) error { return journal(c.path("objects"), o) }
+
+// objects reads a journal, oldest first, each object once.
+func objects(path string) ([]netsetup.Object, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []netsetup.Object
+	for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); {
+		var o netsetup.Object
+		if json.Unmarshal(sc.Bytes(), &o) == nil && !slices.Contains(list, o) {
+			list = append(list, o)
+		}
+	}
+	return list, nil
+}
+
+// recorder writes what belongs to the container into its own journal and what belongs to a network
+// into the host's.
+func (r *Runtime) recorder(c *record) netsetup.Recorder {
+	return func(o netsetup.Object) error {
+		if o.Owner != "" {
+			return c.journal(o)
+		}
+		known, err := objects(r.hostObjects())
+		if err != nil || slices.Contains(known, o) {
+			return err
+		}
+		return journal(r.hostObjects(), o)
+	}
+}
+
+// alive opens the container's init by pidfd and makes sure that it is no other process with the
+// same number. It returns nil if the init is gone, reaped or not.
+func (c *record) alive() (*os.File, error) {
+	if c.state.Pid == 0 || c.state.BootID != bootID() {
+		return nil, nil
+	}
+	fd, err := unix.PidfdOpen(c.state.Pid, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pidfd of %d: %w", c.state.Pid, err)
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	started, zombie, err := startTime(c.state.Pid)
+	if err != nil || zombie || started != c.state.StartTime {
+		_ = pidfd.Close()
+		return nil, nil
+	}
+	return pidfd, nil
+}
+
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// startTime reads the start time of process pid in clock ticks since boot, and whether it has ended
+// already (proc_pid_stat(5), fields 22 and 3).
+func startTime(pid int) (ticks uint64, zombie bool, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, false, err
+	}
+	// The command in field 2 may hold spaces and brackets.
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(f) < 20 {
+		return 0, false, fmt.Errorf("/proc/%d/stat: too short", pid)
+	}
+	_, err = fmt.Sscan(f[19], &ticks)
+	return ticks, f[0] == "Z" || f[0] == "X", err
+}

@@ -1,0 +1,160 @@
+package container
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// signalRelay passes the signals of the foreground on. Until the program runs, those that ask to end
+// undo the start.
+type signalRelay struct {
+	h       *host
+	ch      chan os.Signal
+	running atomic.Bool
+	sig     atomic.Int32 // that ended the start
+}
+
+// insist is how many signals that ask to end a program may ignore before it is killed: PID 1 of a container ignores
+// what it doesn't handle (pid_namespaces(7)).
+const insist = 3
+
+func relaySignals(h *host) *signalRelay {
+	r := &signalRelay{h: h, ch: make(chan os.Signal, 64)}
+	signal.Notify(r.ch)
+	go r.relay()
+	return r
+}
+
+func (r *signalRelay) stop() {
+	signal.Stop(r.ch)
+	close(r.ch)
+}
+
+// interrupted returns the signal that ended the start, or 0.
+func (r *signalRelay) interrupted() syscall.Signal { return syscall.Signal(r.sig.Load()) }
+
+func (r *signalRelay) relay() {
+	asked := 0
+	for s := range r.ch {
+		sig := s.(syscall.Signal)
+		ends := sig == unix.SIGINT || sig == unix.SIGTERM || sig == unix.SIGHUP || sig == unix.SIGQUIT
+		switch {
+		case sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE:
+		case !r.running.Load():
+			if ends && r.sig.CompareAndSwap(0, int32(sig)) {
+				r.h.kill(unix.SIGKILL)
+			}
+		case sig == unix.SIGWINCH:
+			r.h.resize()
+		default:
+			if ends {
+				asked++
+			}
+			if asked >= insist {
+				sig = unix.SIGKILL
+			}
+			r.h.kill(sig)
+		}
+	}
+}
+
+func (h *host) kill(sig syscall.Signal) {
+	if h.pidfd != nil {
+		_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), sig, nil, 0)
+	}
+}
+
+// supervise stays with a foreground container until its end and returns its exit code.
+func (h *host) supervise() int {
+	h.signals.running.Store(true)
+	if h.signals.interrupted() != 0 { // between the start's end and now
+		h.kill(unix.SIGKILL)
+	}
+	finish := h.attachTerminal()
+	status := <-h.exit
+	h.exit <- status
+	finish()
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+func terminalSize() wire.Winsize {
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
+			return wire.Winsize{Rows: ws.Row, Cols: ws.Col}
+		}
+	}
+	return wire.Winsize{}
+}
+
+// resize gives the container's terminal the size of the caller's.
+func (h *host) resize() {
+	if s := terminalSize(); h.master != nil && s.Rows > 0 {
+		_ = unix.IoctlSetWinsize(int(h.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
+	}
+}
+
+// drainPatience bounds the wait for a terminal's last output: the line discipline hands it over at once, unless somebody
+// outside the container holds the terminal open.
+const drainPatience = 2 * time.Second
+
+// attachTerminal connects the container's terminal with the caller's, which it puts into raw mode. The returned function waits for the
+// last output and gives the caller's terminal back as it was.
+func (h *host) attachTerminal() (finish func()) {
+	if h.master == nil {
+		return func() {}
+	}
+	h.resize()
+	return copyTerminal(h.master, h.spec.Interactive)
+}
+
+func copyTerminal(master *os.File, interactive bool) (finish func()) {
+	restore := func() {}
+	if fd := int(os.Stdin.Fd()); interactive && term.IsTerminal(fd) {
+		if old, err := term.MakeRaw(fd); err == nil {
+			restore = func() { _ = term.Restore(fd, old) }
+		}
+	}
+	if interactive {
+		go copyInput(master)
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		// EIO is how a terminal says that its last user has closed it.
+		_, _ = io.Copy(onlyWriter{os.Stdout}, onlyReader{master})
+	}()
+	return func() {
+		select {
+		case <-drained:
+		case <-time.After(drainPatience):
+		}
+		restore()
+	}
+}
+
+// copyInput passes standard input on. At its end the program gets the terminal's end-of-file character, unless our input is a terminal itself.
+func copyInput(master *os.File) {
+	_, err := io.Copy(onlyWriter{master}, onlyReader{os.Stdin})
+	if err == nil || errors.Is(err, io.EOF) {
+		const eof = 4
+		_, _ = master.Write([]byte{eof})
+	}
+}
+
+// These hide ReadFrom and WriteTo: splice(2) on a terminal is refused, and the fallback costs a copy of the error path only.
+type (
+	onlyReader struct{ io.Reader }
+	onlyWriter struct{ io.Writer }
+)
