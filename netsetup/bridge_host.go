@@ -92,10 +92,13 @@ func bridgeAlias(network string) string {
 func bridgeMAC(name string) net.HardwareAddr {
 	hash := fnv.New64a()
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	ns, _ := os.Readlink("/proc/thread-self/ns/net")
-	_, _ = fmt.Fprintf(hash, "%s\n%s\n%s", boot, ns, name)
-	mac := append(net.HardwareAddr{0x06}, hash.Sum(nil)[:5]...)
-	return mac
+	var inode uint64
+	if ns, err := currentNetNS(); err == nil {
+		inode, _ = ns.id()
+		_ = ns.Close()
+	}
+	_, _ = fmt.Fprintf(hash, "%s\n%d\n%s", boot, inode, name)
+	return append(net.HardwareAddr{0x06}, hash.Sum(nil)[:5]...)
 }
 
 // missingAddrs compares the bridge's addresses with those of the gateways. One that

@@ -109,14 +109,21 @@ func ProcessNetNS(pidfd *os.File, pid int) (*NetNS, error) {
 	return ns, err
 }
 
-// currentNetNS opens the namespace of the calling thread. /proc/self would be the
-// main thread's.
+// currentNetNS opens the namespace of the calling thread, by way of a socket made in
+// it: /proc/self would be the main thread's, and the /proc that is mounted may
+// belong to other processes.
 func currentNetNS() (*NetNS, error) {
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	const name = "own network namespace"
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("own network namespace: %w", err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return newNetNS(fd, "/proc/thread-self/ns/net")
+	defer unix.Close(s)
+	fd, err := unix.IoctlRetInt(s, unix.SIOCGSKNS) // 4.10; the descriptor is close-on-exec
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return newNetNS(fd, name)
 }
 
 // File returns the descriptor, still owned by n.

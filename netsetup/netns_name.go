@@ -68,10 +68,22 @@ func (n *NetNS) BindName(name, owner string, record Recorder) (err error) {
 		return err
 	}
 	_ = f.Close()
-	source := "/proc/thread-self/fd/" + strconv.Itoa(n.fd())
-	if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
+	if err := bindNamespace(n.fd(), path); err != nil {
 		_ = unix.Unlink(path)
+		return err
+	}
+	return nil
+}
+
+// bindNamespace mounts the namespace itself at path.
+func bindNamespace(fd int, path string) error {
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
 		return fmt.Errorf("bind: %w", err)
+	}
+	defer unix.Close(tree)
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("bind to %s: %w", path, err)
 	}
 	return nil
 }
