@@ -163,13 +163,13 @@ func lacking(asked, ours capMask, last capability.Cap) error {
 // boundingSet returns the calling thread's bounding set, and the kernel's last capability.
 func boundingSet() (m capMask, last capability.Cap, err error) {
 	for c := capability.Cap(0); c < 64; c++ {
-		set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
+		set, err := readCap(unix.PR_CAPBSET_READ, uintptr(c), 0)
 		switch {
 		case err == unix.EINVAL && c > 0:
 			return m, c - 1, nil
 		case err != nil:
 			return 0, 0, fmt.Errorf("capability: read the bounding set: %w", err)
-		case set == 1:
+		case set:
 			m |= 1 << uint(c)
 		}
 	}
