@@ -90,6 +90,19 @@ func absolute(p *string) func(string) error {
 	}
 }
 
+// A namedError says by itself which value is wrong, and what would be right.
+type namedError struct{ error }
+
+// named marks the errors of a check that says all by itself.
+func named(check func(string) error) func(string) error {
+	return func(s string) error {
+		if err := check(s); err != nil {
+			return &namedError{err}
+		}
+		return nil
+	}
+}
+
 // globalFlags hold for every verb, and are understood before it and after it.
 // version is nil after it.
 func (a *app) globalFlags(version *bool) group {
@@ -193,6 +206,10 @@ func (set *flagSet) explain(err error) error {
 		return fmt.Errorf("--%s: value missing; form: %s", f.name, f.form())
 	case errors.As(err, &invalid):
 		f := set.find(invalid.GetFlag().Name)
+		var named *namedError
+		if errors.As(invalid.Unwrap(), &named) {
+			return fmt.Errorf("--%s: %w", f.name, named.error)
+		}
 		return fmt.Errorf("--%s: %s: %w; form: %s", f.name, quote(invalid.GetValue()), invalid.Unwrap(), f.form())
 	case errors.As(err, &syntax):
 		return fmt.Errorf("%s: no flag; a flag is -X or --NAME", quote(syntax.GetSpecifiedFlag()))

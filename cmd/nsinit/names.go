@@ -19,10 +19,8 @@ func checkName(s string) error {
 		return errors.New("empty")
 	case len(s) > maxName:
 		return fmt.Errorf("%d bytes; at most %d", len(s), maxName)
-	case s == "." || s == "..":
-		return errors.New("a directory, not a name")
-	case s[0] == '-':
-		return errors.New("begins with -")
+	case s[0] == '.' || s[0] == '-':
+		return fmt.Errorf("begins with %c", s[0])
 	}
 	for i := range len(s) {
 		if c := s[i]; !isAlnum(c) && strings.IndexByte("_+-.", c) < 0 {

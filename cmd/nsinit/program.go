@@ -34,7 +34,7 @@ func (p *program) flags(caller lookup) []flag {
 			help: "environment variable; without a value, the caller's"},
 		{name: "env-file", arg: "FILE", repeat: true, set: p.addEnvFile(caller),
 			help: "file of NAME[=VALUE] lines; --env goes before it"},
-		{name: "user", short: "u", arg: "NAME|UID[:GROUP|GID]", set: text(&p.user, creds.ParseUser),
+		{name: "user", short: "u", arg: "NAME|UID[:GROUP|GID]", set: text(&p.user, named(creds.ParseUser)),
 			help: "who the program runs as, looked up in the container's passwd and group"},
 		{name: "workdir", short: "w", arg: "DIR", set: text(&p.workdir, checkAbsolute),
 			help: "working directory inside"},
@@ -115,7 +115,7 @@ func addCaps(p *[]string, add bool) func(string) error {
 				_, err = creds.Capabilities(nil, []string{name}, false)
 			}
 			if err != nil {
-				return err
+				return &namedError{err}
 			}
 			*p = append(*p, name)
 		}

@@ -35,7 +35,7 @@ In the foreground nsinit waits for the program, forwards signals to it and retur
 var runExamples = []example{
 	{"nsinit run --network bridge -- ip addr", "the addresses of a container on the default network"},
 	{"nsinit run -it --rootfs ./alpine -- sh", "a shell in an unpacked image"},
-	{"nsinit run --network bridge:ip=10.89.0.7,mtu=1400 -- ping -c 1 1.1.1.1", "an address and an MTU of one's own"},
+	{"nsinit run --network bridge:mtu=1400,interface_name=net0 -- ip link", "an interface with an MTU and a name of one's own"},
 	{"nsinit run -d --name web --network bridge --netns-name web -- python3 -m http.server", "a server that is left running, with ip netns exec web ... at hand"},
 	{"nsinit run -v ./src:/src:ro --tmpfs /tmp:size=64m,exec -w /src -- make test", "host files read-only, and a temporary directory"},
 }
@@ -67,16 +67,20 @@ type runRequest struct {
 	uidMaps, gidMaps []specs.LinuxIDMapping
 }
 
-func setupRun(a *app) ([]group, action) {
-	r := &runRequest{networkConfigDir: networkConfigDir}
-	groups := []group{
-		{"Program", r.program.flags(a.lookupEnv)},
+// groups are the flags of run, bound to r.
+func (r *runRequest) groups(caller lookup) []group {
+	return []group{
+		{"Program", r.program.flags(caller)},
 		{"Container", r.containerFlags()},
 		{"Files", r.fileFlags()},
 		{"Network", r.networkFlags()},
 		{"Security", append(r.program.securityFlags(), r.securityFlags()...)},
 	}
-	return groups, func(args []string) (int, error) {
+}
+
+func setupRun(a *app) ([]group, action) {
+	r := &runRequest{networkConfigDir: networkConfigDir}
+	return r.groups(a.lookupEnv), func(args []string) (int, error) {
 		spec, err := r.spec(args)
 		if err != nil {
 			return exitFailure, err
@@ -223,23 +227,7 @@ func (r *runRequest) setNetworks(s *container.Spec) error {
 		}
 	}
 	if (s.HostNet || s.NoNet) && len(r.networks) > 1 {
-		return fmt.Errorf("--network: host and none stand alone; leave the other networks out")
-	}
-	if !s.HostNet {
-		return nil
-	}
-	return r.checkHostNet()
-}
-
-// checkHostNet refuses what would change the host's own network.
-func (r *runRequest) checkHostNet() error {
-	if r.netnsName != "" {
-		return errors.New("--netns-name: not with --network host: there is no namespace of the container's own to name")
-	}
-	for _, s := range r.sysctls {
-		if len(s.key) > 4 && s.key[:4] == "net." {
-			return fmt.Errorf("--sysctl: %s: belongs to the host with --network host; set it there", quote(s.key))
-		}
+		return errors.New("--network: host and none stand alone; leave the other networks out")
 	}
 	return nil
 }

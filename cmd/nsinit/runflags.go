@@ -35,7 +35,7 @@ func (r *runRequest) fileFlags() []flag {
 		{name: "read-only", set: toggle(&r.readOnly),
 			help: "write-protect the root file system"},
 		{name: "volume", short: "v", arg: "SRC:DST[:OPTS]", repeat: true, set: appendTo(&r.mounts, parseVolume),
-			help: "host file or directory; options ro, rw, bind, rbind, noexec, nosuid, private, slave, shared"},
+			help: "host file or directory; options ro, rw, bind, rbind, [no]exec, [no]suid, noatime, [r]private, [r]slave, [r]shared"},
 		{name: "tmpfs", arg: "DST[:OPTS]", repeat: true, set: appendTo(&r.mounts, parseTmpfs),
 			help: "temporary directory; options size=, nr_inodes=, mode=, uid=, gid=, ro, exec, suid"},
 		{name: "shm-size", arg: "SIZE", set: r.setShmSize,
@@ -83,7 +83,7 @@ func (r *runRequest) securityFlags() []flag {
 func (r *runRequest) addUlimit(s string) error {
 	limit, err := creds.ParseUlimit(s)
 	if err != nil {
-		return err
+		return &namedError{err}
 	}
 	for _, l := range r.rlimits {
 		if l.Type == limit.Type {

@@ -95,12 +95,13 @@ func mountTarget(s string) (string, error) {
 
 // mountOptions adds the comma-separated words of s to options. A word takes the
 // place of the default that it contradicts; two words of s that contradict each
-// other are an error. one checks a word.
-func mountOptions(options []string, s string, one func(string) error) ([]string, error) {
+// other are an error. one checks a word and returns it in its one form.
+func mountOptions(options []string, s string, one func(string) (string, error)) ([]string, error) {
 	var words []string
-	for word := range strings.SplitSeq(s, ",") {
-		if err := one(word); err != nil {
-			return nil, fmt.Errorf("option %s: %w", quote(word), err)
+	for given := range strings.SplitSeq(s, ",") {
+		word, err := one(given)
+		if err != nil {
+			return nil, fmt.Errorf("option %s: %w", quote(given), err)
 		}
 		for _, w := range words {
 			if w != word && optionKind(w) == optionKind(word) {
@@ -137,21 +138,25 @@ func optionKind(option string) string {
 		return "bind"
 	case "private", "rprivate", "slave", "rslave", "shared", "rshared":
 		return "propagation"
+	case "relatime", "noatime", "strictatime":
+		return "atime"
 	}
 	return strings.TrimPrefix(name, "no") // exec and noexec, suid and nosuid, dev and nodev
 }
 
-func volumeOption(word string) error {
+func volumeOption(word string) (string, error) {
 	switch word {
 	case "ro", "rw", "bind", "rbind", "exec", "noexec", "suid", "nosuid", "nodev",
-		"private", "rprivate", "slave", "rslave", "shared", "rshared":
-		return nil
+		"private", "rprivate", "slave", "rslave", "shared", "rshared",
+		"relatime", "noatime", "nodiratime", "strictatime":
+		return word, nil
 	case "dev":
-		return errors.New("volumes have no devices until there are device rules")
+		return "", errors.New("volumes have no devices until there are device rules")
 	case "z", "Z":
-		return errors.New("nothing is relabelled; label the source with chcon")
+		return "", errors.New("nothing is relabelled; label the source with chcon")
 	case "":
-		return errors.New("empty")
+		return "", errors.New("empty")
 	}
-	return errors.New("unknown; one of ro, rw, bind, rbind, [no]exec, [no]suid, nodev, [r]private, [r]slave, [r]shared")
+	return "", errors.New("unknown; one of ro, rw, bind, rbind, [no]exec, [no]suid, nodev, " +
+		"[r]private, [r]slave, [r]shared, relatime, noatime, nodiratime, strictatime")
 }
