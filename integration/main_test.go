@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 		err = os.Chmod(dir, 0o755) // programs of other users are found here
 	}
 	if err == nil {
-		nsinitBin, err = binary(dir, "NSINIT_BIN", "nsinit")
+		nsinitBin, err = testedBinary(dir, "NSINIT_BIN", "nsinit")
 	}
 	if err == nil {
-		gatesBin, err = binary(dir, "NSINIT_GATES_BIN", "nsinit-gates", "-tags=nsinit_gates")
+		gatesBin, err = testedBinary(dir, "NSINIT_GATES_BIN", "nsinit-gates", "-tags=nsinit_gates")
 	}
 	code := 1
 	if err == nil {
@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code) //nolint:forbidigo // it is what TestMain is for
 }
 
-// binary is the one that env names, or else one that is built into dir.
-func binary(dir, env, name string, flags ...string) (string, error) {
+// testedBinary is the one that env names, or else one that is built into dir.
+func testedBinary(dir, env, name string, flags ...string) (string, error) {
 	if path := os.Getenv(env); path != "" {
 		return filepath.Abs(path)
 	}
