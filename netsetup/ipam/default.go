@@ -173,7 +173,7 @@ func (d *defaultNetwork) settle(ctx context.Context) (*netsetup.Network, error) 
 			return nil, err
 		}
 	}
-	want, err := d.choose(ctx, have)
+	want, err := d.choose(ctx, have, n == nil)
 	if err != nil {
 		return nil, err
 	}
@@ -183,8 +183,9 @@ func (d *defaultNetwork) settle(ctx context.Context) (*netsetup.Network, error) 
 	return d.write(want)
 }
 
-// choose returns have as far as it is free, and new subnets for the rest.
-func (d *defaultNetwork) choose(ctx context.Context, have pools) (pools, error) {
+// choose returns have as far as it is free, and new subnets for what is not. A
+// family that somebody took out of the file stays out.
+func (d *defaultNetwork) choose(ctx context.Context, have pools, first bool) (pools, error) {
 	routes, err := d.host.routes(ctx)
 	if err != nil {
 		return have, err
@@ -195,19 +196,20 @@ func (d *defaultNetwork) choose(ctx context.Context, have pools) (pools, error) 
 			return have, err
 		}
 	}
+	free := func(p netip.Prefix) bool { return !usedBy(p, routes, bridge) }
+	if first {
+		return pools{}.fill(free, true, true)
+	}
 	want := have
 	for _, p := range []*netip.Prefix{&want.v4, &want.v6} {
-		if !p.IsValid() {
-			continue
-		}
-		if r, ok := inTheWay(*p, routes, bridge); ok {
+		if r, used := inTheWay(*p, routes, bridge); used {
 			if err := d.mayMove(*p, r); err != nil {
 				return have, err
 			}
 			*p = netip.Prefix{}
 		}
 	}
-	return want.fill(routes, bridge)
+	return want.fill(free, have.v4.IsValid(), have.v6.IsValid())
 }
 
 // mayMove refuses to move a network whose addresses somebody uses.

@@ -19,22 +19,22 @@ func (p pools) has(subnet netip.Prefix) bool { return subnet == p.v4 || subnet =
 // subnet is less likely to meet one that the host joins later.
 const bits4 = 20
 
-// fill chooses the subnets that p lacks.
-func (p pools) fill(routes []hostRoute, bridge int) (pools, error) {
-	if !p.v4.IsValid() {
-		for c := range candidates() {
-			if _, used := inTheWay(c, routes, bridge); !used {
-				p.v4 = c
-				break
-			}
+// fill chooses the subnets that p lacks of the families wanted.
+func (p pools) fill(free func(netip.Prefix) bool, v4, v6 bool) (pools, error) {
+	for c := range candidates() {
+		if !v4 || p.v4.IsValid() {
+			break
+		}
+		if free(c) {
+			p.v4 = c
 		}
 	}
-	for i := 0; !p.v6.IsValid() && i < 100; i++ {
-		if c := randomULA(); !usedBy(c, routes, bridge) {
+	for i := 0; v6 && !p.v6.IsValid() && i < 100; i++ {
+		if c := randomULA(); free(c) {
 			p.v6 = c
 		}
 	}
-	if !p.v4.IsValid() || !p.v6.IsValid() {
+	if v4 != p.v4.IsValid() || v6 != p.v6.IsValid() {
 		return p, fmt.Errorf("every private subnet overlaps a route of the host; name a subnet in a network file, and give that to --network")
 	}
 	return p, nil
