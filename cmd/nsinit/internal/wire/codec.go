@@ -20,9 +20,11 @@ var ErrShort = errors.New("message ends too early")
 
 const maxDepth = 32
 
-// Marshal appends v's encoding to buf. It fails on kinds that have none: channels, functions,
-// interfaces and floats.
-func Marshal(buf []byte, v any) ([]byte, error) { return encode(buf, reflect.ValueOf(v)) }
+// Marshal appends the encoding of v, or of what v points to, to buf. It fails on kinds that have none: channels,
+// functions, interfaces and floats.
+func Marshal(buf []byte, v any) ([]byte, error) {
+	return encode(buf, reflect.Indirect(reflect.ValueOf(v)))
+}
 
 // Unmarshal decodes the whole of data into v, a pointer. Lengths are checked against what is
 // there before memory is taken.
