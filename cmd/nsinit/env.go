@@ -129,8 +129,7 @@ func mergeEnv(env []string, entries ...string) []string {
 
 // cause takes the path out of an error of the os package: the caller has said it.
 func cause(err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		return pe.Err
 	}
 	return err

@@ -206,8 +206,7 @@ func (set *flagSet) explain(err error) error {
 		return fmt.Errorf("--%s: value missing; form: %s", f.name, f.form())
 	case errors.As(err, &invalid):
 		f := set.find(invalid.GetFlag().Name)
-		var named *namedError
-		if errors.As(invalid.Unwrap(), &named) {
+		if named, ok := errors.AsType[*namedError](invalid.Unwrap()); ok {
 			return fmt.Errorf("--%s: %w", f.name, named.error)
 		}
 		return fmt.Errorf("--%s: %s: %w; form: %s", f.name, quote(invalid.GetValue()), invalid.Unwrap(), f.form())

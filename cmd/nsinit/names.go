@@ -79,7 +79,7 @@ func checkCgroupParent(s string) error {
 	}
 	for part := range strings.SplitSeq(strings.Trim(s, "/"), "/") {
 		if part == "" || part == "." || part == ".." {
-			return errors.New("part that is empty, . or ..")
+			return errors.New("a part is empty, or goes up")
 		}
 	}
 	if strings.ContainsAny(s, "\n\x00") {

@@ -30,34 +30,56 @@ type program struct {
 // flags are those that say how the program is started.
 func (p *program) flags(caller lookup) []flag {
 	return []flag{
-		{name: "env", short: "e", arg: "NAME[=VALUE]", repeat: true, set: p.addEnv(caller),
-			help: "environment variable; without a value, the caller's"},
-		{name: "env-file", arg: "FILE", repeat: true, set: p.addEnvFile(caller),
-			help: "file of NAME[=VALUE] lines; --env goes before it"},
-		{name: "user", short: "u", arg: "NAME|UID[:GROUP|GID]", set: text(&p.user, named(creds.ParseUser)),
-			help: "who the program runs as, looked up in the container's passwd and group"},
-		{name: "workdir", short: "w", arg: "DIR", set: text(&p.workdir, checkAbsolute),
-			help: "working directory inside"},
-		{name: "tty", short: "t", set: toggle(&p.tty),
-			help: "give the program a terminal of its own"},
-		{name: "interactive", short: "i", set: toggle(&p.interactive),
-			help: "let the program read stdin"},
-		{name: "detach", short: "d", set: toggle(&p.detach),
-			help: "leave the program running"},
-		{name: "pid-file", arg: "FILE", set: p.setPidFile,
-			help: "write the program's process id, as the host counts, to FILE"},
+		{
+			name: "env", short: "e", arg: "NAME[=VALUE]", repeat: true, set: p.addEnv(caller),
+			help: "environment variable; without a value, the caller's",
+		},
+		{
+			name: "env-file", arg: "FILE", repeat: true, set: p.addEnvFile(caller),
+			help: "file of NAME[=VALUE] lines; --env goes before it",
+		},
+		{
+			name: "user", short: "u", arg: "NAME|UID[:GROUP|GID]", set: text(&p.user, named(creds.ParseUser)),
+			help: "who the program runs as, looked up in the container's passwd and group",
+		},
+		{
+			name: "workdir", short: "w", arg: "DIR", set: text(&p.workdir, checkAbsolute),
+			help: "working directory inside",
+		},
+		{
+			name: "tty", short: "t", set: toggle(&p.tty),
+			help: "give the program a terminal of its own",
+		},
+		{
+			name: "interactive", short: "i", set: toggle(&p.interactive),
+			help: "let the program read stdin",
+		},
+		{
+			name: "detach", short: "d", set: toggle(&p.detach),
+			help: "leave the program running",
+		},
+		{
+			name: "pid-file", arg: "FILE", set: p.setPidFile,
+			help: "write the program's process id, as the host counts, to FILE",
+		},
 	}
 }
 
 // securityFlags are those that say what the program may do.
 func (p *program) securityFlags() []flag {
 	return []flag{
-		{name: "cap-add", arg: "CAP[,CAP...]", repeat: true, set: addCaps(&p.capAdd, true),
-			help: "add a capability, or ALL"},
-		{name: "cap-drop", arg: "CAP[,CAP...]", repeat: true, set: addCaps(&p.capDrop, false),
-			help: "take a capability away, or ALL"},
-		{name: "privileged", set: toggle(&p.privileged),
-			help: "all capabilities; /proc and /sys writable and unmasked"},
+		{
+			name: "cap-add", arg: "CAP[,CAP...]", repeat: true, set: addCaps(&p.capAdd, true),
+			help: "add a capability, or ALL",
+		},
+		{
+			name: "cap-drop", arg: "CAP[,CAP...]", repeat: true, set: addCaps(&p.capDrop, false),
+			help: "take a capability away, or ALL",
+		},
+		{
+			name: "privileged", set: toggle(&p.privileged),
+			help: "all capabilities; /proc and /sys writable and unmasked",
+		},
 	}
 }
 

@@ -89,7 +89,7 @@ func TestBadRun(t *testing.T) {
 		{"--cap-add CHOWN,", `--cap-add: "CHOWN,": empty name`},
 		{"--cap-add CHOWN --cap-drop CHOWN", `"CAP_CHOWN": both added and dropped`},
 		{"--rm -d", "--rm: not with --detach"},
-		{"--cgroup-parent /a/../b", `--cgroup-parent: "/a/../b": part that is empty, . or ..`},
+		{"--cgroup-parent /a/../b", `--cgroup-parent: "/a/../b": a part is empty, or goes up`},
 		{"--ulimit nofle=1", `the nearest is nofile`},
 		{"--ulimit nofile=2:1", `ulimit: "nofile=2:1"`},
 		{"--ulimit core=1 --ulimit core=2", `--ulimit: "core=2": the limit is given twice`},
@@ -211,8 +211,11 @@ func TestRunSpec(t *testing.T) {
 		{"dns", spec.DNS.Nameservers, []string{"1.1.1.1"}},
 		{"shm", spec.ShmSize, int64(1 << 30)},
 		{"names", []string{spec.ID, spec.OCI.Hostname, spec.User}, []string{"web", "web.lan", "1000:1000"}},
-		{"switches", []bool{spec.Init, spec.NoPivot, spec.NoForwarding, spec.Privileged, spec.Interactive, spec.Overlay, spec.Detach},
-			[]bool{true, true, true, true, true, false, false}},
+		{
+			"switches",
+			[]bool{spec.Init, spec.NoPivot, spec.NoForwarding, spec.Privileged, spec.Interactive, spec.Overlay, spec.Detach},
+			[]bool{true, true, true, true, true, false, false},
+		},
 	} {
 		if diff := cmp.Diff(c.want, c.got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.what, diff)

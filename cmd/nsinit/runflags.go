@@ -11,72 +11,122 @@ import (
 
 func (r *runRequest) containerFlags() []flag {
 	return []flag{
-		{name: "name", arg: "NAME", set: text(&r.name, checkName),
-			help: "the container's id (default: one is made up)"},
-		{name: "rm", set: toggle(&r.rm),
-			help: "understood for docker's sake: a foreground container leaves nothing anyway"},
-		{name: "init", set: toggle(&r.init),
-			help: "nsinit stays as process 1: it forwards signals and reaps orphans"},
-		{name: "hostname", arg: "NAME", set: text(&r.hostname, checkHostname),
-			help: "host name inside (default: the id)"},
-		{name: "cgroup-parent", arg: "PATH", set: text(&r.cgroupParent, checkCgroupParent),
-			help: "parent of the container's cgroup (default /nsinit)"},
-		{name: "ulimit", arg: "NAME=SOFT[:HARD]", repeat: true, set: r.addUlimit,
-			help: "resource limit, as nofile=1024:4096; -1 is unlimited"},
-		{name: "sysctl", arg: "KEY=VALUE", repeat: true, set: r.addSysctl,
-			help: "kernel setting of a namespace: net.*, kernel.msg*, kernel.sem, kernel.shm*, fs.mqueue.*"},
+		{
+			name: "name", arg: "NAME", set: text(&r.name, checkName),
+			help: "the container's id (default: one is made up)",
+		},
+		{
+			name: "rm", set: toggle(&r.rm),
+			help: "understood for docker's sake: a foreground container leaves nothing anyway",
+		},
+		{
+			name: "init", set: toggle(&r.init),
+			help: "nsinit stays as process 1: it forwards signals and reaps orphans",
+		},
+		{
+			name: "hostname", arg: "NAME", set: text(&r.hostname, checkHostname),
+			help: "host name inside (default: the id)",
+		},
+		{
+			name: "cgroup-parent", arg: "PATH", set: text(&r.cgroupParent, checkCgroupParent),
+			help: "parent of the container's cgroup (default /nsinit)",
+		},
+		{
+			name: "ulimit", arg: "NAME=SOFT[:HARD]", repeat: true, set: r.addUlimit,
+			help: "resource limit, as nofile=1024:4096; -1 is unlimited",
+		},
+		{
+			name: "sysctl", arg: "KEY=VALUE", repeat: true, set: r.addSysctl,
+			help: "kernel setting of a namespace: net.*, kernel.msg*, kernel.sem, kernel.shm*, fs.mqueue.*",
+		},
 	}
 }
 
 func (r *runRequest) fileFlags() []flag {
 	return []flag{
-		{name: "rootfs", arg: "DIR", set: checkRootfs(&r.rootfs),
-			help: "root file system (default: the host's under a throwaway overlay)"},
-		{name: "read-only", set: toggle(&r.readOnly),
-			help: "write-protect the root file system"},
-		{name: "volume", short: "v", arg: "SRC:DST[:OPTS]", repeat: true, set: appendTo(&r.mounts, parseVolume),
-			help: "host file or directory; options ro, rw, bind, rbind, [no]exec, [no]suid, noatime, [r]private, [r]slave, [r]shared"},
-		{name: "tmpfs", arg: "DST[:OPTS]", repeat: true, set: appendTo(&r.mounts, parseTmpfs),
-			help: "temporary directory; options size=, nr_inodes=, mode=, uid=, gid=, ro, exec, suid"},
-		{name: "shm-size", arg: "SIZE", set: r.setShmSize,
-			help: "size of /dev/shm, with b, k, m or g (default 64m)"},
-		{name: "no-pivot", set: toggle(&r.noPivot),
-			help: "MS_MOVE and chroot in place of pivot_root, for a host that runs from an initramfs"},
+		{
+			name: "rootfs", arg: "DIR", set: checkRootfs(&r.rootfs),
+			help: "root file system (default: the host's under a throwaway overlay)",
+		},
+		{
+			name: "read-only", set: toggle(&r.readOnly),
+			help: "write-protect the root file system",
+		},
+		{
+			name: "volume", short: "v", arg: "SRC:DST[:OPTS]", repeat: true, set: appendTo(&r.mounts, parseVolume),
+			help: "host file or directory; options ro, rw, bind, rbind, [no]exec, [no]suid, noatime, [r]private, [r]slave, [r]shared",
+		},
+		{
+			name: "tmpfs", arg: "DST[:OPTS]", repeat: true, set: appendTo(&r.mounts, parseTmpfs),
+			help: "temporary directory; options size=, nr_inodes=, mode=, uid=, gid=, ro, exec, suid",
+		},
+		{
+			name: "shm-size", arg: "SIZE", set: r.setShmSize,
+			help: "size of /dev/shm, with b, k, m or g (default 64m)",
+		},
+		{
+			name: "no-pivot", set: toggle(&r.noPivot),
+			help: "MS_MOVE and chroot in place of pivot_root, for a host that runs from an initramfs",
+		},
 	}
 }
 
 func (r *runRequest) networkFlags() []flag {
 	return []flag{
-		{name: "network", alias: "net", arg: "SPEC", repeat: true, set: r.addNetwork,
+		{
+			name: "network", alias: "net", arg: "SPEC", repeat: true, set: r.addNetwork,
 			help: "bridge[:KEY=VALUE,...], ns:PATH, container:ID, none, host, or the name or path of a CNI network list; " +
-				"repeated: eth0, eth1, ..."},
-		{name: "network-config-dir", arg: "DIR", set: absolute(&r.networkConfigDir),
-			help: "where CNI network lists are looked up (default " + networkConfigDir + ")"},
-		{name: "netns-name", arg: "NAME", set: text(&r.netnsName, checkName),
-			help: "make the network namespace available to ip netns until the container is deleted"},
-		{name: "no-forwarding", set: toggle(&r.noForwarding),
-			help: "fail where the network would need the host's forwarding switched on"},
-		{name: "dns", arg: "IP", repeat: true, set: appendTo(&r.dns.Nameservers, parseAddr),
-			help: "resolver in place of the host's, at most 3"},
-		{name: "dns-search", arg: "DOMAIN", repeat: true, set: appendTo(&r.dns.Search, parseSearch),
-			help: "search domain, at most 6; a dot: none"},
-		{name: "dns-option", arg: "OPTION", repeat: true, set: appendTo(&r.dns.Options, parseDNSOption),
-			help: "option of resolv.conf, as ndots:2"},
-		{name: "add-host", arg: "NAME:IP", repeat: true, set: appendTo(&r.addHosts, parseAddHost),
-			help: "line of /etc/hosts; the IP host-gateway is the host as the container reaches it"},
+				"repeated: eth0, eth1, ...",
+		},
+		{
+			name: "network-config-dir", arg: "DIR", set: absolute(&r.networkConfigDir),
+			help: "where CNI network lists are looked up (default " + networkConfigDir + ")",
+		},
+		{
+			name: "netns-name", arg: "NAME", set: text(&r.netnsName, checkName),
+			help: "make the network namespace available to ip netns until the container is deleted",
+		},
+		{
+			name: "no-forwarding", set: toggle(&r.noForwarding),
+			help: "fail where the network would need the host's forwarding switched on",
+		},
+		{
+			name: "dns", arg: "IP", repeat: true, set: appendTo(&r.dns.Nameservers, parseAddr),
+			help: "resolver in place of the host's, at most 3",
+		},
+		{
+			name: "dns-search", arg: "DOMAIN", repeat: true, set: appendTo(&r.dns.Search, parseSearch),
+			help: "search domain, at most 6; a dot: none",
+		},
+		{
+			name: "dns-option", arg: "OPTION", repeat: true, set: appendTo(&r.dns.Options, parseDNSOption),
+			help: "option of resolv.conf, as ndots:2",
+		},
+		{
+			name: "add-host", arg: "NAME:IP", repeat: true, set: appendTo(&r.addHosts, parseAddHost),
+			help: "line of /etc/hosts; the IP host-gateway is the host as the container reaches it",
+		},
 	}
 }
 
 func (r *runRequest) securityFlags() []flag {
 	return []flag{
-		{name: "security-opt", arg: "OPTION", repeat: true, set: r.security.set,
-			help: "apparmor=PROFILE, label=disable, label=user|role|type|level|filetype:VALUE, no-new-privileges[:true|false] (default true)"},
-		{name: "userns", arg: "private|host", optional: usernsPrivate, set: r.setUserns,
-			help: "a user namespace of the container's own; without maps, ids 0 to 65535 are the host's from 524288"},
-		{name: "uidmap", arg: "CONTAINER:HOST[:SIZE]", repeat: true, set: appendTo(&r.uidMaps, parseIDMap),
-			help: "user ids of the user namespace (default: as --gidmap)"},
-		{name: "gidmap", arg: "CONTAINER:HOST[:SIZE]", repeat: true, set: appendTo(&r.gidMaps, parseIDMap),
-			help: "group ids of the user namespace (default: as --uidmap)"},
+		{
+			name: "security-opt", arg: "OPTION", repeat: true, set: r.security.set,
+			help: "apparmor=PROFILE, label=disable, label=user|role|type|level|filetype:VALUE, no-new-privileges[:true|false] (default true)",
+		},
+		{
+			name: "userns", arg: "private|host", optional: usernsPrivate, set: r.setUserns,
+			help: "a user namespace of the container's own; without maps, ids 0 to 65535 are the host's from 524288",
+		},
+		{
+			name: "uidmap", arg: "CONTAINER:HOST[:SIZE]", repeat: true, set: appendTo(&r.uidMaps, parseIDMap),
+			help: "user ids of the user namespace (default: as --gidmap)",
+		},
+		{
+			name: "gidmap", arg: "CONTAINER:HOST[:SIZE]", repeat: true, set: appendTo(&r.gidMaps, parseIDMap),
+			help: "group ids of the user namespace (default: as --uidmap)",
+		},
 	}
 }
 

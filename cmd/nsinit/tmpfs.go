@@ -13,7 +13,7 @@ import (
 func parseTmpfs(s string) (specs.Mount, error) {
 	parts := splitColons(s)
 	if len(parts) > 2 {
-		return specs.Mount{}, errors.New(`more than two parts; a colon in a path is written \:`)
+		return specs.Mount{}, errors.New(`more than two parts; write \: for a colon in a path`)
 	}
 	target, err := mountTarget(parts[0])
 	if err != nil {

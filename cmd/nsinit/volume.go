@@ -16,7 +16,7 @@ import (
 func parseVolume(s string) (specs.Mount, error) {
 	parts := splitColons(s)
 	if len(parts) < 2 || len(parts) > 3 {
-		return specs.Mount{}, fmt.Errorf(`%d parts; a colon in a path is written \:`, len(parts))
+		return specs.Mount{}, fmt.Errorf(`%d parts; write \: for a colon in a path`, len(parts))
 	}
 	source, err := volumeSource(parts[0])
 	if err != nil {
