@@ -76,7 +76,8 @@ func resolver(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, owne
 
 func relayTo(ctx context.Context, h *netsetup.Host, l hostLink, queries []query, e elements, opt Options) error {
 	made, err := addElements(ctx, l.network, e, opt)
-	if errors.Is(err, unix.EBUSY) { // the map sends this container elsewhere
+	// The map has another resolver for this container. The number for that changed.
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		for _, q := range queries {
 			if err := undoResolver(ctx, q.String()); err != nil {
 				return err

@@ -23,9 +23,10 @@ const clashTries = 5
 // elementsPerMessage keeps a list of elements below the 64 KiB of a netlink attribute.
 const elementsPerMessage = 500
 
-// sendBuffer holds the largest transaction: the elements of some 40,000 containers.
-// The kernel takes a transaction as one datagram.
-const sendBuffer = 4 << 20
+// socketBuffer holds the largest transaction, which is one datagram, and all its
+// acknowledgements, which are read after it was sent: the elements of some 40,000
+// containers. Only what is used of it takes memory.
+const socketBuffer = 4 << 20
 
 // A transaction is a list of changes that the kernel makes as a whole or not at all.
 type transaction struct {
@@ -94,7 +95,8 @@ func commit(ctx context.Context, what string, fill func(*transaction)) error {
 // its socket when it is used and closes it afterwards.
 func connect() (*nftables.Conn, error) {
 	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return errors.Join(c.SetWriteBuffer(sendBuffer), c.SetDeadline(time.Now().Add(answerTimeout)))
+		return errors.Join(c.SetWriteBuffer(socketBuffer), c.SetReadBuffer(socketBuffer),
+			c.SetDeadline(time.Now().Add(answerTimeout)))
 	}))
 }
 
