@@ -105,6 +105,7 @@ func (r *Root) makeRoot() (err error) {
 		return errors.New("root file system: the host's root can't be overlaid from inside a user namespace: PrepareUserns makes it")
 	default:
 		o := overlay{config: r.config, proc: r.procFD(), scratch: r.scratch}
+		defer o.close()
 		r.dir, err = o.build()
 		return err
 	}
