@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -69,7 +70,7 @@ func explainAppArmor(profile string, err error) error {
 	switch {
 	case errors.Is(err, unix.EINVAL):
 		return noAppArmor(profile, err)
-	case errors.Is(err, unix.ENOENT) && strings.HasPrefix(err.Error(), "open "):
+	case errors.Is(err, unix.ENOENT) && failedOpen(err):
 		return noAppArmor(profile, err) // no attr/apparmor: not built into this kernel
 	case errors.Is(err, unix.ENOENT):
 		return notLoaded(profile, err)
@@ -77,6 +78,11 @@ func explainAppArmor(profile string, err error) error {
 		return fmt.Errorf("apparmor: profile %.64q: the profile that we run under, or no_new_privs, forbids the change: %w", profile, err)
 	}
 	return fmt.Errorf("apparmor: profile %.64q: %w", profile, err)
+}
+
+func failedOpen(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && p.Op == "open"
 }
 
 // noAppArmor and notLoaded add cause, if there is one.

@@ -55,7 +55,7 @@ func openAttr(proc *os.File, path string, flags uint64) (f *os.File, err error) 
 		return err
 	})
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: "proc: " + path, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: "proc/" + path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
@@ -89,7 +89,7 @@ func writeAttr(proc *os.File, path, text string) error {
 			err = fmt.Errorf("%d of %d bytes taken", n, len(text))
 		}
 		if err != nil {
-			return &fs.PathError{Op: "write", Path: "proc: " + path, Err: err}
+			return &fs.PathError{Op: "write", Path: "proc/" + path, Err: err}
 		}
 		return nil
 	})
@@ -109,7 +109,7 @@ func readAttr(proc *os.File, path string) (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", &fs.PathError{Op: "read", Path: "proc: " + path, Err: err}
+		return "", &fs.PathError{Op: "read", Path: "proc/" + path, Err: err}
 	}
 	return strings.TrimRight(string(buf[:max(n, 0)]), "\n\x00"), nil
 }
