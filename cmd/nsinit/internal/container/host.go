@@ -120,7 +120,7 @@ func (h *host) claimState() (err error) {
 		BootID:   bootID(),
 		OwnerPid: os.Getpid(),
 		Process: run{
-			Env: p.Env, Cwd: p.Cwd, User: s.User, NoNewPrivs: p.NoNewPrivileges, Privileged: s.Privileged,
+			Env: h.environment(), Cwd: p.Cwd, User: s.User, NoNewPrivs: p.NoNewPrivileges, Privileged: s.Privileged,
 			Caps: p.Capabilities.Bounding, AppArmor: p.ApparmorProfile, Label: p.SelinuxLabel, Userns: s.userns(),
 			Umask: *p.User.Umask, Rlimits: p.Rlimits,
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/nsinit/nsinit/netsetup"
@@ -31,10 +32,8 @@ func (h *host) planNetworks() (err error) {
 	}
 	reqs := slices.Clone(h.spec.Networks)
 	for i := range reqs {
-		if reqs[i].Network == nil && reqs[i].Strategy == "bridge" {
-			if reqs[i].Network, err = ipam.DefaultNetwork(h.ctx, h.net, h.dataDir()); err != nil {
-				return fmt.Errorf("default network: %w", err)
-			}
+		if err := ipam.Fill(h.ctx, h.net, h.dataDir(), &reqs[i]); err != nil {
+			return fmt.Errorf("%s: %w", reqs[i].Source, err)
 		}
 	}
 	h.plans, err = netsetup.PlanAll(reqs)
@@ -161,12 +160,35 @@ func (h *host) bindNetns() error {
 	return h.netns.BindName(h.spec.NetnsName, h.spec.ID, h.recorder(h.rec))
 }
 
-// resolvConf is the container's /etc/resolv.conf, and lets it reach resolvers that serve the host's loopback only.
+// resolvConf is the container's /etc/resolv.conf. Resolvers that serve the host's loopback only are relayed at the
+// gateway of the first network that can.
 func (h *host) resolvConf() ([]byte, error) {
-	atts := h.rec.state.Networks
-	content, loopback, err := netsetup.ResolvConf("/etc/resolv.conf", h.spec.DNS, atts)
-	if err != nil || len(loopback) == 0 || len(atts) == 0 {
-		return content, err
+	res, err := netsetup.NewResolvers("/etc/resolv.conf", h.spec.DNS, h.rec.state.Networks)
+	if err != nil {
+		return nil, err
 	}
-	return content, nil
+	upstream := res.Loopback()
+	if h.spec.HostNet || h.spec.joins() || len(upstream) == 0 {
+		return res.Content(), nil
+	}
+	for _, a := range h.rec.state.Networks {
+		relay, err := policy.Resolver(h.ctx, h.net, a, h.spec.ID, upstream, h.policyOptions(), h.recorder(h.rec))
+		if errors.Is(err, policy.ErrNoRelay) {
+			continue
+		}
+		return res.Content(relay), err
+	}
+	return res.Content(), nil
+}
+
+// hosts is the container's /etc/hosts.
+func (h *host) hosts() ([]byte, error) {
+	var addrs, gateways []netip.Addr
+	for _, a := range h.rec.state.Networks {
+		for _, p := range a.Addresses {
+			addrs = append(addrs, p.Addr())
+		}
+		gateways = append(gateways, a.Gateways...)
+	}
+	return netsetup.Hosts(h.spec.hostname(), addrs, gateways, h.spec.AddHosts)
 }

@@ -41,7 +41,7 @@ type Spec struct {
 }
 
 // A HostEntry is one line of /etc/hosts.
-type HostEntry struct{ Name, IP string }
+type HostEntry = netsetup.HostName
 
 // The default container is podman's, with NET_RAW: see the table in docs/default-container.md.
 const (

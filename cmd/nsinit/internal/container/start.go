@@ -64,12 +64,19 @@ func (h *host) startFrame() (*wire.Start, error) {
 	return start, nil
 }
 
+// hostname is the one asked for, or the id as far as a host name can be like it.
 func (s *Spec) hostname() string {
 	if s.OCI.Hostname != "" {
 		return s.OCI.Hostname
 	}
-	const hostNameMax = 64 // include/linux/utsname.h, __NEW_UTS_LEN
-	return s.ID[:min(len(s.ID), hostNameMax)]
+	const hostNameMax = 63 // of a label (RFC 1035, 2.3.4)
+	name := strings.Map(func(c rune) rune {
+		if c == '_' || c == '+' || c == '.' {
+			return '-'
+		}
+		return c
+	}, s.ID)
+	return strings.Trim(name[:min(len(name), hostNameMax)], "-")
 }
 
 // environment is the program's: the spec's, with what only a start knows.
@@ -117,18 +124,4 @@ func (h *host) files() ([]fs.File, error) {
 		{Path: "/etc/hosts", Content: hosts, Mode: mode},
 		{Path: "/etc/hostname", Content: []byte(h.spec.hostname() + "\n"), Mode: mode},
 	}, nil
-}
-
-func (h *host) hosts() ([]byte, error) {
-	var b strings.Builder
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost\n")
-	for _, a := range h.rec.state.Networks {
-		for _, p := range a.Addresses {
-			fmt.Fprintf(&b, "%s\t%s\n", p.Addr(), h.spec.hostname())
-		}
-	}
-	for _, e := range h.spec.AddHosts {
-		fmt.Fprintf(&b, "%s\t%s\n", e.IP, e.Name)
-	}
-	return []byte(b.String()), nil
 }
