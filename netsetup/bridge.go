@@ -26,11 +26,11 @@ func (bridge) Plan(r Request) (Plan, error) {
 	}
 	p.ForceAddress, p.Hairpin, p.Promiscuous = conf.forceAddress, conf.hairpin, conf.promiscuous
 	if bad := CheckIfName(p.Bridge); bad != nil {
-		err = errors.Join(err, faultf(orNetwork(r.Source, "")+": bridge", p.Bridge, "%w", bad))
+		err = errors.Join(err, faultf(r.where()+": bridge", p.Bridge, "%w", bad))
 	}
 	if p.Hairpin && p.Promiscuous {
 		err = errors.Join(err, fmt.Errorf("%s: hairpinMode and promiscMode exclude each other; one of them",
-			orNetwork(r.Source, p.networkName())))
+			r.where()))
 	}
 	return p, errors.Join(err, faults)
 }
@@ -51,7 +51,10 @@ func (bridge) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs 
 	if err := ctx.Err(); err != nil {
 		return Attachment{}, err
 	}
-	a := p.attachment(addrs, gateways)
+	a, err := p.attachment(addrs, gateways)
+	if err != nil {
+		return Attachment{}, err
+	}
 	// A bridge that somebody takes away between the look-up and the request makes
 	// the request fail with EINVAL; the second time it is made again.
 	for try := 1; ; try++ {

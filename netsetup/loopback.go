@@ -23,10 +23,10 @@ func (loopback) Plan(r Request) (Plan, error) {
 			p.MTU = conf.mtu
 		}
 		if conf.ipam.kind != "" || conf.ipMasq {
-			err = errors.Join(err, fmt.Errorf("%s: loopback has its own addresses; leave out ipam and ipMasq", orNetwork(r.Source, r.Strategy)))
+			err = errors.Join(err, fmt.Errorf("%s: loopback has its own addresses; leave out ipam and ipMasq", r.where()))
 		}
 	}
-	f := requestFaults{where: orNetwork(r.Source, r.Strategy)}
+	f := requestFaults{where: r.where()}
 	f.add("mtu", fmt.Sprint(p.MTU), CheckMTU(p.MTU, true))
 	if r.IfName != "" && r.IfName != loopbackIfName {
 		f.add("interface name", r.IfName, errors.New("loopback is called lo"))

@@ -231,9 +231,12 @@ func (c *confReader) routes(to *[]Route) func(string, *jsonValue) {
 func confOf(r Request, own func(*confReader, *netConf) []confKey) (netConf, error) {
 	var conf netConf
 	if r.Network == nil || len(r.Network.Plugins) == 0 {
-		return conf, fmt.Errorf("%s: no network given", orNetwork(r.Source, r.Strategy))
+		return conf, fmt.Errorf("%s: no network given", r.where())
 	}
-	c := &confReader{where: orNetwork(r.Network.Source, r.Network.Name)}
+	c := &confReader{where: r.Network.Source}
+	if c.where == "" {
+		c.where = "network " + r.Network.Name
+	}
 	for i, p := range r.Network.Plugins[1:] {
 		c.faultf(fmt.Sprintf("plugins[%d].type", i+1), p.Type, "chained plugins are not supported yet; leave it out")
 	}
@@ -250,13 +253,6 @@ func confOf(r Request, own func(*confReader, *netConf) []confKey) (netConf, erro
 	keys = append(keys, c.notYet("args", "runtimeConfig", "prevResult")...)
 	c.object("plugins[0]", &v, keys)
 	return conf, errors.Join(c.faults...)
-}
-
-func orNetwork(where, name string) string {
-	if where == "" {
-		return "network " + name
-	}
-	return where
 }
 
 // masqBackend: a table of nsinit's own over nftables, whatever the plugins would use.

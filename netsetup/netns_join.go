@@ -13,7 +13,7 @@ type join struct{}
 
 // Plan validates r without asking the kernel and returns all its faults at once.
 func (join) Plan(r Request) (Plan, error) {
-	f := requestFaults{where: orNetwork(r.Source, r.Strategy)}
+	f := requestFaults{where: r.where()}
 	if r.Path == "" {
 		f.faults = append(f.faults, fmt.Errorf("%s: no namespace given; ns:PATH, as ns:/run/netns/NAME", f.where))
 	}

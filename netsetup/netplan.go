@@ -32,7 +32,7 @@ func planNet(r Request, conf netConf) (Plan, error) {
 	if conf.isDefault {
 		p.addDefaults(v4, v6)
 	}
-	f := requestFaults{where: orNetwork(r.Source, r.Strategy)}
+	f := requestFaults{where: r.where()}
 	f.check(p, v6)
 	return p, errors.Join(f.faults...)
 }
@@ -193,9 +193,8 @@ func checkRoute(r Route) error {
 	return nil
 }
 
-// attachment makes of p, and the addresses that it got, what Configure needs:
-// default gateways and routes with their gateways filled in.
-func (p *Plan) attachment(addrs []netip.Prefix, gateways []netip.Addr) Attachment {
+// attachment makes of p, and the addresses that it got, what Configure needs.
+func (p *Plan) attachment(addrs []netip.Prefix, gateways []netip.Addr) (Attachment, error) {
 	a := Attachment{
 		Network: p.networkName(), Strategy: p.Strategy, IfName: p.IfName, Addresses: addrs,
 		NoIPv6: p.NoIPv6, DAD: p.DAD, DNS: p.DNS, Masquerade: p.Masquerade, MAC: p.MAC,
@@ -203,20 +202,55 @@ func (p *Plan) attachment(addrs []netip.Prefix, gateways []netip.Addr) Attachmen
 	if a.MAC == "" {
 		a.MAC = deriveMAC(addrs).String()
 	}
-	a.Gateways = slices.Clone(p.Gateways)
+	a.Gateways, a.Routes = p.routesInside(addrs, gateways)
+	if a.DNS.isZero() && p.ResolvConf != "" {
+		host, err := readHostResolvers(p.ResolvConf, systemdResolvers)
+		if err != nil {
+			return a, err
+		}
+		a.DNS = host.dns()
+	}
+	return a, a.checkOwn()
+}
+
+// dns says the same as a network's configuration would.
+func (h hostResolvers) dns() DNS {
+	d := DNS{Search: h.search, Options: h.options}
+	for _, a := range h.servers {
+		d.Nameservers = append(d.Nameservers, a.String())
+	}
+	return d
+}
+
+// checkOwn finds a gateway that is the container itself: an address store that
+// gave it away would cut everybody off.
+func (a Attachment) checkOwn() error {
+	for _, gw := range a.Gateways {
+		if slices.ContainsFunc(a.Addresses, func(p netip.Prefix) bool { return p.Addr() == gw }) {
+			return fmt.Errorf("%s: address %s: the gateway has it", a.IfName, gw)
+		}
+	}
+	return nil
+}
+
+// routesInside divides the routes into default gateways, one a family, and further
+// routes, and fills in the network's gateways.
+func (p *Plan) routesInside(addrs []netip.Prefix, gateways []netip.Addr) (defaults []netip.Addr, routes []Route) {
+	defaults = slices.Clone(p.Gateways)
 	for _, r := range p.Routes {
 		if !r.Gateway.IsValid() {
 			r.Gateway = p.gatewayOf(r.Dst.Addr(), addrs, gateways)
 		}
-		if r.Dst.Bits() > 0 || r.MTU != 0 || r.Metric != 0 || !r.Gateway.IsValid() || r.Gateway.Is4() != r.Dst.Addr().Is4() {
-			a.Routes = append(a.Routes, r)
+		plain := r.Dst.Bits() == 0 && r.MTU == 0 && r.Metric == 0
+		if !plain || !r.Gateway.IsValid() || r.Gateway.Is4() != r.Dst.Addr().Is4() {
+			routes = append(routes, r)
 			continue
 		}
-		if !slices.ContainsFunc(a.Gateways, func(gw netip.Addr) bool { return gw.Is4() == r.Gateway.Is4() }) {
-			a.Gateways = append(a.Gateways, r.Gateway)
+		if !slices.ContainsFunc(defaults, func(gw netip.Addr) bool { return gw.Is4() == r.Gateway.Is4() }) {
+			defaults = append(defaults, r.Gateway)
 		}
 	}
-	return a
+	return defaults, routes
 }
 
 func (p *Plan) networkName() string {
@@ -243,12 +277,18 @@ func (p *Plan) gatewayOf(dst netip.Addr, addrs []netip.Prefix, gateways []netip.
 	return netip.Addr{}
 }
 
-// subnetGateway returns the gateway of a's subnet, as the network says. Where it
-// says none, it is the first address if the host is to be the gateway.
+// subnetGateway returns the gateway of a's subnet, as the network says, else as the
+// request says. Where neither does, it is the first address if the host is to
+// be the gateway.
 func (p *Plan) subnetGateway(a netip.Prefix) netip.Addr {
 	for _, s := range p.Subnets {
 		if s.Prefix == a.Masked() && (s.Gateway.IsValid() || p.IPAM == "host-local") {
 			return s.gateway()
+		}
+	}
+	for _, gw := range p.Gateways {
+		if a.Contains(gw) {
+			return gw
 		}
 	}
 	if p.Gateway {

@@ -22,7 +22,7 @@ func (ptp) Plan(r Request) (Plan, error) {
 	conf.isGateway = true // the host's end has the gateway's address
 	p, faults := planNet(r, conf)
 	if err == nil && p.IPAM == "" {
-		err = fmt.Errorf("%s: ipam: missing; a point-to-point network needs addresses", orNetwork(r.Source, p.networkName()))
+		err = fmt.Errorf("%s: ipam: missing; a point-to-point network needs addresses", r.where())
 	}
 	return p, errors.Join(err, faults)
 }
@@ -36,10 +36,12 @@ func (ptp) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []n
 	if len(addrs) == 0 {
 		return Attachment{}, errors.New("a point-to-point network needs addresses, and there is none")
 	}
-	a := p.attachment(addrs, gateways)
+	a, err := p.attachment(addrs, gateways)
+	if err != nil {
+		return Attachment{}, err
+	}
 	a.Routes = slices.Concat(ptpRoutes(p, addrs), a.Routes)
 	if a.MTU = p.MTU; a.MTU == 0 {
-		var err error
 		if a.MTU, err = h.uplinkMTU(); err != nil {
 			return Attachment{}, fmt.Errorf("MTU of the uplink: %w", err)
 		}

@@ -21,7 +21,8 @@ const dumpTries = 8
 // but can't ask for extended acknowledgements, and has no way to make a pair of
 // devices whole in one request.
 type rtnl struct {
-	sockets map[int]*nl.SocketHandle
+	socket *nl.NetlinkSocket
+	port   uint32 // the socket's address
 }
 
 // openRTNL opens the socket in the namespace of the calling thread.
@@ -40,12 +41,15 @@ func openRTNL() (*rtnl, error) {
 	limit := unix.Timeval{Sec: answerTimeout}
 	_ = s.SetSendTimeout(&limit)
 	_ = s.SetReceiveTimeout(&limit)
-	return &rtnl{sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}}, nil
+	port, err := s.GetPid()
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("netlink: address: %w", err)
+	}
+	return &rtnl{socket: s, port: port}, nil
 }
 
-func (c *rtnl) close() {
-	c.sockets[unix.NETLINK_ROUTE].Socket.Close()
-}
+func (c *rtnl) close() { c.socket.Close() }
 
 // change sends a request that changes something and waits for its acknowledgement.
 func (c *rtnl) change(kind uint16, flags int, data ...nl.NetlinkRequestData) error {
@@ -65,28 +69,99 @@ func (c *rtnl) get(kind, answer uint16, data ...nl.NetlinkRequestData) ([]byte, 
 	return msgs[0], nil
 }
 
-// dump asks for all objects that match. A dump during which the kernel's list
-// changed is taken again.
+// errInterrupted: the kernel's list changed while it was dumped.
+var errInterrupted = errors.New("the list changed while it was read")
+
+// dump asks for all objects that match, again if the list changed meanwhile.
 func (c *rtnl) dump(kind, answer uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
 	for try := 1; ; try++ {
 		msgs, err := c.execute(kind, unix.NLM_F_DUMP, answer, data)
-		if err == nil || try == dumpTries || !errors.Is(err, nl.ErrDumpInterrupted) {
+		if err == nil || try == dumpTries || !errors.Is(err, errInterrupted) && !errors.Is(err, unix.ENOBUFS) {
 			return msgs, err
 		}
 	}
 }
 
+// execute sends one request and collects the answers of a type up to the one that
+// ends it. The library's Execute panics where the end of a dump carries the kernel's
+// words (v1.3.1).
 func (c *rtnl) execute(kind uint16, flags int, answer uint16, data []nl.NetlinkRequestData) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(int(kind), flags)
-	req.Sockets = c.sockets
-	for _, d := range data {
-		req.AddData(d)
+	req.Data = data
+	if err := c.socket.Send(req); err != nil {
+		return nil, timely(err)
 	}
-	msgs, err := req.Execute(unix.NETLINK_ROUTE, answer)
+	var found [][]byte
+	var interrupted error
+	for {
+		msgs, from, err := c.socket.Receive()
+		if err != nil {
+			return nil, timely(err)
+		}
+		if from.Pid != nl.PidKernel {
+			continue // another process may send to us
+		}
+		for _, m := range msgs {
+			if m.Header.Seq != req.Seq || m.Header.Pid != c.port {
+				continue // the rest of an earlier answer
+			}
+			if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
+				interrupted = errInterrupted
+			}
+			switch m.Header.Type {
+			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
+				return found, errors.Join(ended(m.Header.Type, m.Header.Flags, m.Data), interrupted)
+			case answer:
+				found = append(found, m.Data)
+			}
+			if m.Header.Flags&unix.NLM_F_MULTI == 0 && flags&unix.NLM_F_ACK == 0 {
+				return found, nil
+			}
+		}
+	}
+}
+
+// timely names what the library reports as EAGAIN.
+func timely(err error) error {
 	if errors.Is(err, unix.EAGAIN) {
-		return nil, fmt.Errorf("no answer from the kernel in %d s: %w", answerTimeout, err)
+		return fmt.Errorf("no answer from the kernel in %d s: %w", answerTimeout, err)
 	}
-	return msgs, err
+	return err
+}
+
+// ended reads the message that ends an answer: an error number, 0 for none; the
+// request's header and perhaps its body (NLMSG_ERROR only); and the kernel's own
+// words, if it has any (extended acknowledgement, 4.12; at the end of a dump,
+// 4.20).
+func ended(kind, flags uint16, data []byte) error {
+	if len(data) < 4 {
+		return nil // NLMSG_DONE may be empty
+	}
+	code := u32(data)
+	if code == 0 {
+		return nil
+	}
+	err := error(unix.Errno(-code))
+	rest := data[4:]
+	if flags&unix.NLM_F_ACK_TLVS == 0 {
+		return err
+	}
+	if kind == unix.NLMSG_ERROR {
+		skip := unix.SizeofNlMsghdr
+		if flags&unix.NLM_F_CAPPED == 0 && len(rest) >= 4 {
+			skip = (u32(rest) + 3) &^ 3
+		}
+		if skip < 0 || skip > len(rest) {
+			return err
+		}
+		rest = rest[skip:]
+	}
+	attrs(rest, func(kind uint16, v []byte) {
+		if kind == nl.NLMSGERR_ATTR_MSG {
+			err = fmt.Errorf("%w: %s", err, text(v))
+		}
+	})
+	return err
 }
 
 // attrs calls f with each attribute of b: its type without flags, and its value.
