@@ -21,10 +21,11 @@ import (
 // otherwise: a folder for each network.
 const DefaultDir = "/var/lib/cni/networks"
 
-// A store is a network's leases, locked. It is host-local's own store but for
-// three things: who takes an address is recorded before; nothing reads all the
-// leases, so that the thousandth costs what the first did; and the lock is taken
-// once, by openStore, for the allocator ignores the error of Lock.
+// A store is a network's leases, locked. It is host-local's own store, with the
+// same files, but for three things: who takes an address is recorded before;
+// nothing reads all the leases or waits for the disk, so that the thousandth
+// costs what the first did; and the lock is taken once, by openStore, for the
+// allocator ignores the error of Lock.
 type store struct {
 	*disk.Store
 	dir    string // DIR/NETWORK
@@ -96,12 +97,44 @@ func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, err
 		s.fault = fmt.Errorf("lease %s: record: %w", o.Name, err)
 		return false, s.fault
 	}
-	ok, err := s.Store.Reserve(id, ifname, ip, rangeID)
-	if err != nil {
-		s.fault = fmt.Errorf("lease %s: %w", o.Name, err)
-		return false, errors.Join(s.fault, s.release(o.Name))
+	err := s.take(path, id+disk.LineBreak+ifname, ip, rangeID)
+	if errors.Is(err, fs.ErrExist) { // by a tool that doesn't lock
+		return false, nil
 	}
-	return ok, nil
+	if err != nil {
+		s.fault = fmt.Errorf("lease %s: %w", o.Name, errors.Join(err, s.release(o.Name)))
+		return false, s.fault
+	}
+	return true, nil
+}
+
+// take does what host-local's own Reserve does, but for one thing: it doesn't
+// truncate the file of the last address. ext4 writes a file that was emptied and
+// closed to the disk at once (auto_da_alloc): a millisecond, for each family.
+func (s *store) take(path, content string, ip net.IP, rangeID string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return writeInPlace(filepath.Join(s.dir, "last_reserved_ip."+rangeID), ip.String())
+}
+
+// writeInPlace makes content the whole of a file that may be there. Cut off in
+// between it holds some address or none, and the next search starts there.
+func writeInPlace(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if info, statErr := f.Stat(); err == nil && statErr == nil && info.Size() > int64(len(content)) {
+		err = f.Truncate(int64(len(content)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // release removes the lease of addr if the container of s holds it.
