@@ -108,9 +108,20 @@ func (c *Config) checkFiles() error {
 func checkPaths(what string, paths []string) error {
 	var faults []error
 	for _, p := range paths {
-		faults = append(faults, checkPath(what, p))
+		err := checkPath(what, p)
+		if err == nil {
+			err = checkPattern(what, p)
+		}
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
+}
+
+func checkPattern(what, p string) error {
+	if _, err := path.Match(p, ""); err != nil {
+		return fmt.Errorf("%s: %q: is not a pattern", what, p)
+	}
+	return nil
 }
 
 // checkPath refuses what the kernel would cut short or refuse less clearly.

@@ -20,7 +20,7 @@ import (
 type overlay struct {
 	config  *Config
 	proc    int      // borrowed: a procfs
-	scratch int      // borrowed: an attached tmpfs
+	scratch int      // borrowed: an attached tmpfs; set by build
 	userns  *os.File // borrowed: maps the owners of files; nil = none
 	root    *os.File // the result
 	layers  []layer
@@ -43,11 +43,10 @@ type gap struct {
 // Directories that are the container's own, empty: what the host keeps there is not files but state.
 func freshDirs() []gap { return []gap{{"/run", 0o755}, {"/tmp", 0o1777}, {"/var/tmp", 0o1777}} }
 
-func (o *overlay) build() (*os.File, error) {
-	if err := o.open(); err != nil {
-		return nil, fmt.Errorf("throwaway overlay: %w", err)
-	}
-	if err := unix.Fchdir(o.scratch); err != nil {
+// build mounts what open found, on "/". scratch is an attached tmpfs.
+func (o *overlay) build(scratch int) (*os.File, error) {
+	o.scratch = scratch
+	if err := unix.Fchdir(scratch); err != nil {
 		return nil, fmt.Errorf("throwaway overlay: fchdir: %w", err)
 	}
 	err := o.mountAll()
@@ -73,16 +72,16 @@ func (o *overlay) close() {
 func (o *overlay) open() error {
 	mounts, err := readMounts(o.proc)
 	if err != nil {
-		return err
+		return fmt.Errorf("throwaway overlay: %w", err)
 	}
 	hidden, err := o.hiddenPaths()
 	if err != nil {
-		return err
+		return fmt.Errorf("throwaway overlay: %w", err)
 	}
 	o.selectLayers(mounts, hidden)
 	for i := range o.layers {
 		if err := o.openLayer(&o.layers[i]); err != nil {
-			return fmt.Errorf("%s: %w", o.layers[i].point, err)
+			return fmt.Errorf("throwaway overlay: %s: %w", o.layers[i].point, err)
 		}
 	}
 	o.layers = slices.DeleteFunc(o.layers, func(l layer) bool { return l.lower < 0 })

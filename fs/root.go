@@ -59,9 +59,6 @@ func (r *Root) open() error {
 	if err := r.openVolumes(); err != nil {
 		return err
 	}
-	if r.scratch, err = newScratch(); err != nil {
-		return err
-	}
 	if err := r.makeRoot(); err != nil {
 		return err
 	}
@@ -95,24 +92,31 @@ func (r *Root) openVolumes() error {
 	return nil
 }
 
-// makeRoot makes the root mount and attaches it.
+// makeRoot makes the root mount and attaches it. What is on the host is opened before anything is attached on
+// "/": after that a ".." on the way to it would lead there.
 func (r *Root) makeRoot() (err error) {
+	o := overlay{config: r.config, proc: r.procFD()}
+	defer o.close()
 	switch {
 	case r.dir != nil:
 	case r.config.Root != "":
 		r.dir, err = openRootfs(r.config, nil)
 	case r.config.Userns:
-		return errors.New("root file system: the host's root can't be overlaid from inside a user namespace: PrepareUserns makes it")
+		err = errors.New("root file system: the host's root can't be overlaid from inside a user namespace: PrepareUserns makes it")
 	default:
-		o := overlay{config: r.config, proc: r.procFD(), scratch: r.scratch}
-		defer o.close()
-		r.dir, err = o.build()
-		return err
+		err = o.open()
 	}
 	if err != nil {
 		return err
 	}
-	return attachOnRoot(r.fd())
+	if r.scratch, err = newScratch(); err != nil {
+		return err
+	}
+	if r.dir != nil {
+		return attachOnRoot(r.fd())
+	}
+	r.dir, err = o.build(r.scratch)
+	return err
 }
 
 // attachOnRoot mounts the mount fd on top of all that lies on "/". Who has "/" as its root goes on to see

@@ -60,14 +60,17 @@ func prepareOverlay(c *Config, userns *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("private procfs: %w", err)
 	}
 	defer closeFD(proc)
+	o := overlay{config: c, proc: proc, userns: userns}
+	defer o.close()
+	if err := o.open(); err != nil {
+		return nil, err
+	}
 	scratch, err := newScratch()
 	if err != nil {
 		return nil, err
 	}
 	defer closeFD(scratch)
-	o := overlay{config: c, proc: proc, scratch: scratch, userns: userns}
-	defer o.close()
-	root, err := o.build()
+	root, err := o.build(scratch)
 	if err != nil {
 		return nil, err
 	}
