@@ -245,7 +245,7 @@ func TestParentKilled(t *testing.T) {
 			m := newMachine(t)
 			root := newRootfs(t)
 			m.run(t, "--rootfs", root, "--network", "bridge", "true").OK(t)
-			before := m.Snapshot(t)
+			before := m.Settled(t)
 			p := m.start(t, with([]string{"--rootfs", root, "--network", "bridge", "--netns-name", "blue"}, flags, script("echo up; sleep 60 & sleep 60"))...)
 			p.AwaitOutput(t, "up")
 			p.Signal(t, unix.SIGKILL)
@@ -392,7 +392,7 @@ func TestInterruptedStart(t *testing.T) {
 	m := newMachine(t)
 	root := newRootfs(t)
 	m.run(t, "--rootfs", root, "--network", "bridge", "true").OK(t)
-	before := m.Snapshot(t)
+	before := m.Settled(t)
 	for i := range 8 {
 		p := m.start(t, "--rootfs", root, "--network", "bridge", "sleep", "60")
 		time.Sleep(time.Duration(i*2) * time.Millisecond)

@@ -52,7 +52,7 @@ func TestExecFlags(t *testing.T) {
 	m := newMachine(t)
 	m.detached(t, "a", "--rootfs", newRootfs(t), "--env", "A=1", "sleep", "60")
 	ex := func(args ...string) string { return m.nsinit(t, with([]string{"exec"}, args)...).OK(t).Line() }
-	if got := ex("--user", "alice", "a", "sh", "-c", "id -u; id -g; id -G; echo $HOME"); got != "1000\n1001\n1001 50 29\n/home/alice" {
+	if got := ex("--user", "alice", "a", "sh", "-c", "id -u; id -g; id -G; echo $HOME"); got != "1000\n1001\n1001 29 50\n/home/alice" {
 		t.Errorf("--user alice: %q", got)
 	}
 	if got := fields(ex("--user", "alice", "a", "cat", "/proc/self/status")); got["CapEff"] != noCaps || got["CapPrm"] != noCaps || got["CapBnd"] != defaultCaps {

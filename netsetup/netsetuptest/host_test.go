@@ -51,6 +51,12 @@ func TestTraffic(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	far := out.Echo(t)
+	for _, a := range []netip.Addr{netsetuptest.BeyondV4, netsetuptest.BeyondV6} {
+		if err := h.Exchange("udp", netip.AddrPortFrom(a, far.Port), 1400, time.Second); err != nil {
+			t.Error(err)
+		}
+	}
 	e := near.Echo(t)
 	for _, a := range []netip.Addr{near.V4, near.V6} {
 		for _, network := range []string{"tcp", "udp"} {

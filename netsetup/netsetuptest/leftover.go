@@ -29,9 +29,9 @@ func (h *Host) look() []string {
 	procs, err := h.processLines()
 	left := slices.Concat(procs, h.cgroupLines(), h.fileLines("/run/netns"))
 	mounts, err2 := h.mountLines()
-	for _, m := range mounts {
+	for _, m := range minus(places(mounts), places(h.mounts)) {
 		// `ip netns` itself makes /run/netns a mount of its own, for good.
-		if !slices.Contains(h.mounts, m) && !strings.HasPrefix(m, "mount /run/netns:") {
+		if m != "mount /run/netns: tmpfs" {
 			left = append(left, m)
 		}
 	}
@@ -40,6 +40,16 @@ func (h *Host) look() []string {
 	}
 	// The parent of all containers' cgroups may stay, and is no process's.
 	return slices.DeleteFunc(left, func(l string) bool { return l == "cgroup /nsinit: " })
+}
+
+// places cuts mounts down to place and type: what a test does to options and propagation of a mount that was there is
+// no leftover.
+func places(mounts []string) []string {
+	out := make([]string, len(mounts))
+	for i, m := range mounts {
+		out[i] = strings.Join(strings.Fields(m)[:3], " ")
+	}
+	return out
 }
 
 // processLines are the processes of the host but the holder.
@@ -114,6 +124,8 @@ func (h *Host) mountLines() ([]string, error) {
 	var lines []string
 	for line := range strings.Lines(string(b)) {
 		if m, ok := parseMount(line); ok {
+			// The host itself sees its cgroups from its own root.
+			m.Root = strings.TrimPrefix(m.Root, "/"+filepath.Base(h.cgroup))
 			lines = append(lines, fmt.Sprintf("mount %s: %s %s root=%s %s %s", m.Point, m.Type, m.Source, m.Root, m.Options, m.Propagation))
 		}
 	}

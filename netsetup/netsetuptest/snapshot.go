@@ -45,6 +45,25 @@ func (h *Host) snapshot(t testing.TB) (Snapshot, error) {
 	return lines, nil
 }
 
+// Settled takes a snapshot once the kernel has removed what ended containers had: no process but the holder runs, and no
+// veth leads to a namespace that is no peer's.
+func (h *Host) Settled(t testing.TB) Snapshot {
+	t.Helper()
+	var s Snapshot
+	Poll(t, func() error {
+		s = h.Snapshot(t)
+		if busy := append(s.Grep("process "), s.Grep("link veth#")...); len(busy) > 0 {
+			return fmt.Errorf("not settled: %s", busy[0])
+		}
+		// A bridge tells that its last port has gone a little later.
+		if d := Diff(s, h.Snapshot(t)); d != "" {
+			return fmt.Errorf("not settled:\n%s", d)
+		}
+		return nil
+	})
+	return s
+}
+
 // NetworkSnapshot takes one of a node's network alone.
 func (n *Node) NetworkSnapshot(t testing.TB) Snapshot {
 	t.Helper()

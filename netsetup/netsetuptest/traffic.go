@@ -53,15 +53,18 @@ func (e *Echo) note(a net.Addr) {
 func (n *Node) Echo(t testing.TB) *Echo {
 	t.Helper()
 	var ln net.Listener
-	var pc net.PacketConn
+	var pc *net.UDPConn
 	err := n.Do(func() error {
 		var err error
 		// A port that is free for TCP may be taken for UDP, but not in a namespace of one's own.
 		if ln, err = net.Listen("tcp", "[::]:0"); err != nil {
 			return err
 		}
-		pc, err = net.ListenPacket("udp", fmt.Sprintf("[::]:%d", ln.Addr().(*net.TCPAddr).Port))
-		return err
+		pc, err = net.ListenUDP("udp", &net.UDPAddr{Port: ln.Addr().(*net.TCPAddr).Port})
+		if err != nil {
+			return err
+		}
+		return receiveDestination(pc)
 	})
 	if err != nil {
 		t.Fatalf("%s: echo: %v", n.Name, err)
@@ -87,16 +90,31 @@ func (e *Echo) serveTCP(ln net.Listener) {
 	}
 }
 
-func (e *Echo) serveUDP(pc net.PacketConn) {
-	buf := make([]byte, 1<<16)
+// serveUDP answers from the address that was asked: the kernel would take the one nearest to the asker.
+func (e *Echo) serveUDP(c *net.UDPConn) {
+	buf, oob := make([]byte, 1<<16), make([]byte, 128)
 	for {
-		k, from, err := pc.ReadFrom(buf)
+		k, o, _, from, err := c.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
 			return
 		}
-		e.note(from)
-		_, _ = pc.WriteTo(buf[:k], from)
+		e.note(net.UDPAddrFromAddrPort(from))
+		_, _, _ = c.WriteMsgUDPAddrPort(buf[:k], oob[:o], from)
 	}
+}
+
+// receiveDestination has the kernel tell each datagram's destination, as a message that can be sent back as the source
+// (ipv6(7), IPV6_RECVPKTINFO). It does so for IPv4 on this socket as well.
+func receiveDestination(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	err = raw.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	})
+	return errors.Join(err, serr)
 }
 
 // Exchange sends size bytes from n to an Echo at to, over "tcp" or "udp", and wants them back within limit.
