@@ -19,7 +19,7 @@ func TestCloseOnExec(t *testing.T) {
 		defer f.Close()
 		leaked[i] = f
 	}
-	p := &plan{CloseFDs: true, Keep: []int{4, 7}, Exec: []string{"/bin/sh", "-c", "readlink /proc/$$/fd/*; ls /proc/$$/fd"}}
+	p := &plan{CloseFDs: true, Keep: []int{4, 7}, Exec: []string{"/bin/sh", "-c", "for f in /proc/$$/fd/*; do readlink $f; done; ls /proc/$$/fd"}}
 	cmd := p.command(t)
 	cmd.ExtraFiles = leaked // 3 to 8
 	out, err := cmd.Output()

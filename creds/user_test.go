@@ -239,8 +239,14 @@ func FuzzLookupPasswd(f *testing.F) {
 	f.Add("eve:x:0x0:0:::\neve:x:-1:0\n", "g:x:0:eve\n", "eve:g")
 	f.Add("1000:x:0:0:::\n", "", "1000")
 	f.Add("a:x:1:2:\x00\r\n", "a:x:1:,,a\r\n", "a")
+	root := rootWith(f, "", "")
 	f.Fuzz(func(t *testing.T, passwd, group, s string) {
-		u, err := LookupUser(rootWith(t, passwd, group), s)
+		for path, text := range map[string]string{passwdPath: passwd, groupPath: group} {
+			if err := os.WriteFile(filepath.Join(root.Name(), path), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		u, err := LookupUser(root, s)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\x00\x1b") {
 				t.Errorf("%q is no line", err)

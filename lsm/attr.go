@@ -95,7 +95,7 @@ func writeAttr(proc *os.File, path, text string) error {
 	})
 }
 
-// readAttr returns an attribute without the end that the modules put differently: newline, NUL or nothing.
+// readAttr returns an attribute without its end: newline, NUL or nothing, as the module likes.
 func readAttr(proc *os.File, path string) (string, error) {
 	f, err := openAttr(proc, path, unix.O_RDONLY)
 	if err != nil {
@@ -111,5 +111,7 @@ func readAttr(proc *os.File, path string) (string, error) {
 	if err != nil {
 		return "", &fs.PathError{Op: "read", Path: "proc/" + path, Err: err}
 	}
-	return strings.TrimRight(string(buf[:max(n, 0)]), "\n\x00"), nil
+	return trimAttr(buf[:max(n, 0)]), nil
 }
+
+func trimAttr(b []byte) string { return strings.TrimRight(string(b), "\n\x00") }

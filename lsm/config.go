@@ -65,6 +65,9 @@ func (c Config) validateSELinux() error {
 		if !on {
 			return fmt.Errorf("selinux: %s: %w", l.what, noSELinux(l.label, nil))
 		}
+		if err := checkPolicy("/proc/self/attr/current", l.label); err != nil {
+			return fmt.Errorf("selinux: %s: %w", l.what, err)
+		}
 		if err := checkKnown(contextPath, l.label); err != nil {
 			return fmt.Errorf("selinux: %s: %w", l.what, err)
 		}

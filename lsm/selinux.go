@@ -35,7 +35,7 @@ func ApplySELinux(proc *os.File, label string) error {
 			return fmt.Errorf("selinux: label %.64q: read back: %w", label, err)
 		}
 		if !sameLabel(got, label) {
-			return fmt.Errorf("selinux: label %.64q: written, but the kernel has %.64q", label, got)
+			return fmt.Errorf("selinux: label %.64q: written, but the kernel has %.64q; is a policy loaded?", label, got)
 		}
 	}
 	return nil
@@ -63,6 +63,19 @@ func noSELinux(label string, cause error) error {
 			label, cause)
 	}
 	return fmt.Errorf("label %.64q: SELinux is not active in this kernel; boot with selinux=1 and selinux in lsm=, or leave the label out", label)
+}
+
+// checkPolicy refuses a kernel without a policy: it takes every label without an error, and applies none.
+// It shows in our own label, which is "kernel" then.
+func checkPolicy(own, label string) error {
+	b, err := os.ReadFile(own)
+	if err != nil {
+		return fmt.Errorf("label %.64q: our own label: %w", label, err)
+	}
+	if now := trimAttr(b); checkLabel(now) != nil {
+		return fmt.Errorf("label %.64q: SELinux has no policy loaded (our own label is %.64q); load one, or leave the label out", label, now)
+	}
+	return nil
 }
 
 // checkKnown asks the policy through selinuxfs. Where that isn't mounted or ours to ask, the write

@@ -2,6 +2,7 @@ package lsm
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -16,7 +17,9 @@ func TestSELinuxOwnLabel(t *testing.T) {
 	}
 	if label == "" {
 		err := onDyingThread(func() error { return ApplySELinux(openProc(t), someLabel) })
-		assertError(t, err, "selinux: label", "its policy doesn't know the label")
+		assertError(t, err, "selinux: label", "is a policy loaded?")
+		assertError(t, Config{ProcessLabel: someLabel}.Validate(), "selinux: process label", "no policy loaded")
+		assertError(t, Config{MountLabel: someLabel}.Validate(), "selinux: mount label", "no policy loaded")
 		t.Skip("needs a policy loaded: without one no label can be set")
 	}
 	if err := (Config{ProcessLabel: label, MountLabel: label}).Validate(); err != nil {
@@ -26,6 +29,20 @@ func TestSELinuxOwnLabel(t *testing.T) {
 	if out, err := p.do(t); err != nil || !sameLabel(out, label) {
 		t.Errorf("got %q, %v", out, err)
 	}
+}
+
+func TestCheckPolicy(t *testing.T) {
+	t.Parallel()
+	own := filepath.Join(t.TempDir(), "current")
+	for text, want := range map[string]string{"system_u:system_r:init_t:s0\x00": "", "kernel\x00": "no policy loaded", "": "no policy loaded"} {
+		if err := os.WriteFile(own, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkPolicy(own, someLabel); want == "" && err != nil || want != "" && err == nil {
+			t.Errorf("%q: got %v", text, err)
+		}
+	}
+	assertError(t, checkPolicy(own+"x", someLabel), "our own label")
 }
 
 func TestSameLabel(t *testing.T) {
