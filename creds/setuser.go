@@ -10,14 +10,15 @@ import (
 
 // SetUser sets supplementary groups, gid and uid (real, effective, saved) of the calling thread, and
 // reads them back. Permitted capabilities are kept, effective ones are lost if uid isn't 0:
-// SetCapabilities follows. The primary group is made one of the supplementary.
+// SetCapabilities follows. Groups are set as they are given, in any order; LookupUser has put
+// the primary group among them.
 //
 // The kernel clears the parent-death signal and dumpable here (prctl(2)).
 func SetUser(u User) error {
 	if u.UID > maxID || u.GID > maxID {
 		return fmt.Errorf("user: %d:%d: outside 0..4294967294", u.UID, u.GID)
 	}
-	groups := distinct(append([]uint32{u.GID}, u.Groups...))
+	groups := distinct(slices.Clone(u.Groups))
 	if len(groups) > maxGroups {
 		return fmt.Errorf("groups: %d: more than %d", len(groups), maxGroups)
 	}

@@ -3,10 +3,12 @@ package creds
 import (
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/syndtr/gocapability/capability"
+	"golang.org/x/sys/unix"
 )
 
 func TestDefaultContainerForRoot(t *testing.T) {
@@ -54,7 +56,7 @@ func TestAmbientReachesUser(t *testing.T) {
 	}
 	one := mask(1 << capability.CAP_NET_BIND_SERVICE)
 	assertStatus(t, p.status(t), map[string]string{
-		"Uid": "1000 1000 1000 1000", "Groups": "1000",
+		"Uid": "1000 1000 1000 1000", "Gid": "1000 1000 1000 1000", "Groups": "",
 		"CapBnd": one, "CapPrm": one, "CapEff": one, "CapInh": one, "CapAmb": one,
 	})
 }
@@ -79,7 +81,7 @@ func TestOnlyTheCallingThreadChanges(t *testing.T) {
 	needRoot(t)
 	var thread, other []byte
 	if err := onDyingThread(func() error {
-		if err := SetUser(User{UID: 1234, GID: 1234}); err != nil {
+		if err := SetUser(User{UID: 1234, GID: 1234, Groups: []uint32{1234}}); err != nil {
 			return err
 		}
 		if err := SetNoNewPrivs(); err != nil {
@@ -175,5 +177,41 @@ func TestNoCapabilitySets(t *testing.T) {
 	t.Parallel()
 	if err := SetCapabilities(nil); err == nil {
 		t.Error("nil sets are taken")
+	}
+}
+
+// In a user namespace the kernel refuses what has no mapping, and groups where setgroups is denied.
+func TestRefusalsInUserNamespace(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		setgroups bool
+		user      User
+		want      string
+	}{
+		"uid without mapping":   {true, User{UID: 5}, "uid: 5: invalid argument: it has no mapping in the user namespace"},
+		"gid without mapping":   {true, User{GID: 5}, "gid: 5: invalid argument: it has no mapping in the user namespace"},
+		"group without mapping": {true, User{Groups: []uint32{5}}, "groups: [5]: setgroups: invalid argument: one of them has no mapping in the user namespace"},
+		"setgroups denied":      {false, User{Groups: []uint32{0}}, "groups: [0]: setgroups: operation not permitted: CAP_SETGID is missing, or the user namespace denies it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if c.setgroups {
+				needRoot(t)
+			}
+			cmd := (&plan{User: &c.user, Exec: []string{"/bin/true"}}).command(t)
+			cmd.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags:                 unix.CLONE_NEWUSER,
+				UidMappings:                []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+				GidMappings:                []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+				GidMappingsEnableSetgroups: c.setgroups,
+			}
+			out, err := cmd.CombinedOutput()
+			if cmd.Process == nil {
+				t.Skipf("needs user namespaces: %v", err)
+			}
+			if err == nil || !strings.HasPrefix(string(out), c.want) {
+				t.Errorf("got %v, %s, want %s", err, out, c.want)
+			}
+		})
 	}
 }

@@ -18,7 +18,7 @@ const (
 // A User is who the program runs as. The zero value is root without supplementary groups or home.
 type User struct {
 	UID, GID uint32
-	Groups   []uint32 // supplementary; the primary group is always the first of them
+	Groups   []uint32 // supplementary; LookupUser puts the primary group first
 	Name     string   // from passwd; "" if the number has no line
 	Home     string   // from passwd; "/" else
 }
