@@ -1,0 +1,79 @@
+// Command benchmark measures what starting a container costs: nsinit, its peers
+// and a floor, interleaved. It is run by hack/bench, which builds what it needs
+// and gives it namespaces of its own; it changes the network that it finds.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// options are the command's flags.
+type options struct {
+	dir     string // the folder with nsinit, floor and cni/
+	samples string // where every sample goes, in benchstat's format
+	only    string // part of the names of the subjects to run; empty: all
+	rounds  int
+	warmup  int  // rounds that aren't counted
+	held    int  // containers held on nsinit's bridge meanwhile
+	assert  bool // whether a missed target is a failure
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.dir, "dir", "", "`folder` with nsinit, floor and cni/")
+	flag.StringVar(&o.samples, "samples", "", "`file` for every sample, in benchstat's format")
+	flag.StringVar(&o.only, "only", "", "run only subjects whose name contains this `text`")
+	flag.IntVar(&o.rounds, "rounds", 30, "interleaved rounds")
+	flag.IntVar(&o.warmup, "warmup", 3, "rounds before those that count")
+	flag.IntVar(&o.held, "held", 0, "detached containers held on nsinit's bridge meanwhile")
+	flag.BoolVar(&o.assert, "assert", false, "fail when a target is missed")
+	flag.Parse()
+	if err := run(o); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %s\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	h, err := prepare(o.dir)
+	if err != nil {
+		return err
+	}
+	defer h.remove()
+	h.printVersions()
+	if o.held > 0 {
+		if err := h.hold(o.held); err != nil {
+			return err
+		}
+		defer h.letGo(o.held)
+	}
+	series, err := measure(choose(h.subjects(), o.only), o.warmup, o.rounds)
+	if err != nil {
+		return err
+	}
+	printTable(series)
+	if err := writeSamples(o.samples, series); err != nil {
+		return err
+	}
+	if err := h.printSteps(o.rounds); err != nil {
+		return err
+	}
+	if err := h.printMemory(); err != nil {
+		return err
+	}
+	return judge(series, o.assert)
+}
+
+// choose keeps the subjects whose name contains text, and the floor.
+func choose(all []subject, text string) []subject {
+	var chosen []subject
+	for _, s := range all {
+		if s.name == floorName || strings.Contains(s.name, text) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen
+}

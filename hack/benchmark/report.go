@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// find returns the series with that name, or nil.
+func find(all []*series, name string) *series {
+	for _, s := range all {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// ratio formats how many times b's median a's is.
+func ratio(a, b *series) string {
+	if b == nil || b.median() == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", float64(a.median())/float64(b.median()))
+}
+
+func printTable(all []*series) {
+	floor, nsinit := find(all, floorName), find(all, nsinitName)
+	fmt.Printf("\n%-28s %9s %9s %9s %9s %9s\n", "start to exit, ms", "median", "fastest", "90 %", "x floor", "x nsinit")
+	for _, s := range all {
+		fmt.Printf("%-28s %9.2f %9.2f %9.2f %9s %9s\n", s.name, milliseconds(s.median()),
+			milliseconds(s.quantile(0)), milliseconds(s.quantile(0.9)), ratio(s, floor), ratio(s, nsinit))
+	}
+}
+
+// writeSamples keeps every sample in the format that benchstat reads.
+func writeSamples(path string, all []*series) error {
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(file)
+	name := strings.NewReplacer(", ", "-", ": ", "-", " ", "-", "'", "")
+	for _, s := range all {
+		for _, sample := range s.samples {
+			fmt.Fprintf(w, "BenchmarkStart/%s 1 %d ns/op\n", name.Replace(s.name), sample.Nanoseconds())
+		}
+	}
+	return errors.Join(w.Flush(), file.Close())
+}
+
+// judge compares with the targets: at most what crun takes without any network,
+// less than a fifth of crun with the reference plugins; 2.5 floors are the aim.
+func judge(all []*series, assert bool) error {
+	nsinit := find(all, nsinitName)
+	if nsinit == nil {
+		return nil
+	}
+	var missed error
+	for _, target := range []struct {
+		peer  string
+		limit float64
+		aim   bool // worth saying, but no failure
+	}{{crunName, 1, false}, {cniName, 0.2, false}, {floorName, 2.5, true}} {
+		peer := find(all, target.peer)
+		if peer == nil || peer.median() == 0 {
+			continue
+		}
+		is := float64(nsinit.median()) / float64(peer.median())
+		verdict := "met"
+		if is > target.limit {
+			verdict = "MISSED"
+			if !target.aim {
+				missed = errors.Join(missed, fmt.Errorf("%s takes %.2f times %s, more than %.2f", nsinitName, is, target.peer, target.limit))
+			}
+		}
+		fmt.Printf("target: at most %.2f x %s: %.2f, %s\n", target.limit, target.peer, is, verdict)
+	}
+	if !assert {
+		return nil
+	}
+	return missed
+}
