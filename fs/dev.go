@@ -140,10 +140,7 @@ func (r *Root) makeLinks(dev int) error {
 
 // makeDir makes a directory of /dev to mount on.
 func makeDir(dev int, name string) (int, error) {
-	if err := unix.Mkdirat(dev, name, 0o755); err != nil {
-		return -1, fmt.Errorf("mount /dev/%s: %w", name, err)
-	}
-	fd, err := openAt(dev, name)
+	fd, err := makeIn(dev, name, 0o755)
 	if err != nil {
 		return -1, fmt.Errorf("mount /dev/%s: %w", name, err)
 	}

@@ -21,8 +21,9 @@
 // the targets below it are looked up by openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS; what is
 // missing of them is made one component at a time, each by the descriptor of its parent.
 //
-// Between the old root and the new one lies a tmpfs, the scratch: upper directories of overlays and the
-// contents of made files are kept there. It goes with the old root; what was mounted from it stays.
+// A tmpfs on the old root, the scratch, holds what must be attached somewhere but not be seen: upper
+// directories of overlays, the contents of made files. It goes with the old root; what was mounted from it
+// stays.
 //
 // The same code runs on every kernel from 6.1 (see CheckKernel).
 package fs

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,9 +122,17 @@ func (o *overlay) hiddenPaths() ([]string, error) {
 	return found, nil
 }
 
+// realPath is name without links. Most have none, and need no look into procfs.
 func (o *overlay) realPath(name string) (string, error) {
-	fd, err := openAt2(unix.AT_FDCWD, name, unix.O_PATH, 0)
-	if err != nil {
+	fd, err := openAt2(unix.AT_FDCWD, name, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
+	if err == nil {
+		closeFD(fd)
+		return path.Clean(name), nil
+	}
+	if !errors.Is(err, unix.ELOOP) {
+		return "", err
+	}
+	if fd, err = openAt2(unix.AT_FDCWD, name, unix.O_PATH, 0); err != nil {
 		return "", err
 	}
 	defer closeFD(fd)
@@ -258,12 +267,7 @@ func (o *overlay) overlayOn(l *layer, n string) (int, error) {
 	if l.dir = isDir(st.Mode); !l.dir || l.fstype == "squashfs" || l.fstype == "iso9660" || l.fstype == "erofs" {
 		return -1, errNotOverlaid
 	}
-	for _, dir := range []string{"l", "u", "w"} {
-		if err := unix.Mkdirat(o.scratch, dir+n, 0o700); err != nil {
-			return -1, fmt.Errorf("scratch: %w", err)
-		}
-	}
-	lower, err := openAt(o.scratch, "l"+n)
+	lower, err := makeIn(o.scratch, "l"+n, 0o700)
 	if err != nil {
 		return -1, fmt.Errorf("scratch: %w", err)
 	}
@@ -271,7 +275,10 @@ func (o *overlay) overlayOn(l *layer, n string) (int, error) {
 	if err := attach(l.lower, lower); err != nil {
 		return -1, err
 	}
-	if err := o.fillUpper(l, "u"+n, &st); err != nil {
+	if err := unix.Mkdirat(o.scratch, "w"+n, 0o700); err != nil {
+		return -1, fmt.Errorf("scratch: %w", err)
+	}
+	if err := fillUpper(l, o.scratch, "u"+n, &st); err != nil {
 		return -1, err
 	}
 	params := []string{"lowerdir=l" + n, "upperdir=u" + n, "workdir=w" + n}

@@ -3,7 +3,6 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,14 +31,14 @@ func (r *Root) Pivot() error {
 	return r.leaveOld()
 }
 
-// detachOld takes the old root, and the scratch on it, off the new one. They lie on its root, where "/.."
-// finds the topmost mount, but "/" doesn't.
+// detachOld takes the old root off the new one. It lies on its root, where "/.." finds the topmost mount, but
+// "/" doesn't.
 func (r *Root) detachOld() error {
 	root, err := mountID(r.fd())
 	if err != nil {
 		return err
 	}
-	for range 64 { // two, unless the host has mounts stacked on its root
+	for range maxStack { // once, unless the host has mounts stacked on its root
 		var st unix.Statx_t
 		if err := unix.Statx(unix.AT_FDCWD, "/..", unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil {
 			return fmt.Errorf("statx: %w", err)
@@ -76,20 +75,12 @@ func (r *Root) moveRoot() error {
 	if err != nil {
 		return fmt.Errorf("pivot: %w", err)
 	}
-	scratch, err := mountID(r.scratch)
-	if err != nil {
-		return fmt.Errorf("pivot: scratch: %w", err)
-	}
 	for _, m := range mounts {
-		if m.parent == r.hostID && m.id != scratch && m.point != "/" {
-			if err := r.unmountOld(unix.AT_FDCWD, m.point); err != nil {
-				return err
-			}
+		if m.parent != r.hostID || m.point == "/" {
+			continue
 		}
-		if m.parent == scratch && m.point != "/" {
-			if err := r.unmountOld(r.scratch, path.Base(m.point)); err != nil {
-				return err
-			}
+		if err := r.unmountOld(m.point); err != nil {
+			return fmt.Errorf("pivot: detach %s: %w", m.point, err)
 		}
 	}
 	if err := unix.Fchdir(r.fd()); err != nil {
@@ -101,20 +92,29 @@ func (r *Root) moveRoot() error {
 	return r.leaveOld()
 }
 
-// unmountOld takes off a mount of the old root. Mounts of another user namespace can't be taken off one by
-// one (EINVAL), by the container neither.
-func (r *Root) unmountOld(dir int, name string) error {
-	if dir != unix.AT_FDCWD {
-		if err := unix.Fchdir(dir); err != nil {
-			return fmt.Errorf("pivot: fchdir: %w", err)
+// How many mounts may lie on one directory.
+const maxStack = 64
+
+// unmountOld takes off all that lies on a mount point of the old root. Mounts of another user namespace can't
+// be taken off one by one (EINVAL), by the container neither.
+func (r *Root) unmountOld(point string) error {
+	for range maxStack {
+		var st unix.Statx_t
+		flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+		err := unix.Statx(unix.AT_FDCWD, point, flags, unix.STATX_MNT_ID, &st)
+		if errors.Is(err, unix.ENOENT) || err == nil && int(st.Mnt_id) == r.hostID {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) && r.config.Userns {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
-	err := unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EINVAL) && r.config.Userns {
-		return nil
-	}
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("pivot: detach %s: %w", name, err)
-	}
-	return nil
+	return errors.New("there is no end of mounts on it")
 }

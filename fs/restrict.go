@@ -156,13 +156,26 @@ func (r *Root) maskHidden() error {
 			return fmt.Errorf("hidden path %s: %w", pattern, err)
 		}
 		for _, name := range names {
-			if list, err := listIn(r.fd(), name); err == nil && len(list) == 0 {
-				continue
-			}
-			if err := r.mask(name); err != nil {
+			if err := r.maskFull(name); err != nil {
 				return fmt.Errorf("hidden path %s: %w", name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// maskFull masks name, unless it is a directory that is empty already.
+func (r *Root) maskFull(name string) error {
+	fd, err := openIn(r.fd(), name)
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	closeFD(fd)
+	if list, err := listIn(r.fd(), name); err == nil && len(list) == 0 {
+		return nil
+	}
+	return r.mask(name)
 }

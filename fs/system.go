@@ -87,7 +87,8 @@ func (r *Root) mountSys() error {
 		fd, err = newMount("sysfs", dataOnly|r.readonlyBit())
 	}
 	if fd < 0 && r.config.Userns && (err == nil || errors.Is(err, unix.EPERM)) {
-		fd, err = r.cloneSys()
+		fd, err = r.hostSys, r.hostSysErr
+		r.hostSys = -1
 	}
 	if err != nil {
 		return fmt.Errorf("mount /sys: %w", err)

@@ -55,6 +55,7 @@ func privately(f func() error) error {
 }
 
 func prepareOverlay(c *Config, userns *os.File) (*os.File, error) {
+	defer unix.Umask(unix.Umask(0)) // this thread's alone: unshare has given it its own (CLONE_FS)
 	proc, err := newMount("proc", dataOnly)
 	if err != nil {
 		return nil, fmt.Errorf("private procfs: %w", err)
