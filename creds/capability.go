@@ -1,6 +1,7 @@
 package creds
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -26,7 +27,7 @@ func (m capMask) lowest() capability.Cap {
 // names returns CAP_ names in the order of the numbers, without those that have no name here.
 func (m capMask) names() []string {
 	names := []string{}
-	for c := capability.Cap(0); c <= lastNamed; c++ {
+	for c := range lastNamed + 1 {
 		if m.has(c) {
 			names = append(names, capName(c))
 		}
@@ -47,7 +48,7 @@ func capName(c capability.Cap) string {
 // capNumber finds a name: in any case, with or without CAP_.
 func capNumber(name string) (capability.Cap, bool) {
 	short := trimCap(name)
-	for c := capability.Cap(0); c <= lastNamed; c++ {
+	for c := range lastNamed + 1 {
 		if strings.EqualFold(short, c.String()) {
 			return c, true
 		}
@@ -80,7 +81,7 @@ func parseCaps(names []string) (m capMask, all bool, err error) {
 
 func unknownCap(name string) error {
 	known := make([]string, 0, lastNamed+1)
-	for c := capability.Cap(0); c <= lastNamed; c++ {
+	for c := range lastNamed + 1 {
 		known = append(known, strings.ToUpper(c.String()))
 	}
 	return fmt.Errorf("capability: %.64q: unknown; the nearest is %s", name, nearest(strings.ToUpper(trimCap(name)), known))
@@ -162,10 +163,10 @@ func lacking(asked, ours capMask, last capability.Cap) error {
 
 // boundingSet returns the calling thread's bounding set, and the kernel's last capability.
 func boundingSet() (m capMask, last capability.Cap, err error) {
-	for c := capability.Cap(0); c < 64; c++ {
+	for c := range capability.Cap(64) {
 		set, err := readCap(unix.PR_CAPBSET_READ, uintptr(c), 0)
 		switch {
-		case err == unix.EINVAL && c > 0:
+		case errors.Is(err, unix.EINVAL) && c > 0:
 			return m, c - 1, nil
 		case err != nil:
 			return 0, 0, fmt.Errorf("capability: read the bounding set: %w", err)

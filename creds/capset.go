@@ -164,7 +164,7 @@ func apply(which capability.CapType, s capSets) error {
 		{capability.INHERITABLE, s.inheritable},
 		{capability.AMBIENT, s.ambient},
 	} {
-		for n := capability.Cap(0); n < 64; n++ {
+		for n := range capability.Cap(64) {
 			if set.mask.has(n) {
 				c.Set(set.which, n)
 			}

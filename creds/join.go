@@ -28,8 +28,8 @@ func AsUser(u User, f func() error) error {
 // root takes the right away.
 func setFSIDs(uid, gid uint32) error {
 	const none = ^uintptr(0) // no valid id: only asks
-	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(gid), 0, 0)
-	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(uid), 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, uintptr(gid), 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr(uid), 0, 0)
 	gotUID, _, _ := unix.RawSyscall(unix.SYS_SETFSUID, none, 0, 0)
 	gotGID, _, _ := unix.RawSyscall(unix.SYS_SETFSGID, none, 0, 0)
 	if uint32(gotUID) != uid || uint32(gotGID) != gid {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/syndtr/gocapability/capability"
 	"golang.org/x/sys/unix"
 )
 
@@ -143,17 +144,19 @@ func rlimitRefused(l specs.POSIXRlimit) error {
 	}
 	number, _ := rlimitNumber(l.Type)
 	var now unix.Rlimit
-	if err := unix.Getrlimit(number, &now); err != nil || l.Hard <= now.Max {
+	if unix.Getrlimit(number, &now) != nil || l.Hard <= now.Max {
 		return nil
 	}
-	if sets, err := currentSets(); err != nil || sets.effective.has(capSysResource) {
+	sets, err := threadSets()
+	if err != nil {
+		return err
+	}
+	if sets.effective.has(capability.CAP_SYS_RESOURCE) {
 		return nil
 	}
 	return fmt.Errorf("rlimit: %s: hard limit %s is above our own of %s, which takes CAP_SYS_RESOURCE; lower it, or start nsinit with a higher one",
 		l.Type, limitText(l.Hard), limitText(now.Max))
 }
-
-const capSysResource = 24
 
 // nrOpen reads the sysctl; not where /proc isn't there.
 func nrOpen() (uint64, bool) {

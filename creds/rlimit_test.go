@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/syndtr/gocapability/capability"
 	"golang.org/x/sys/unix"
 )
 
@@ -169,7 +170,7 @@ func TestRaisingAHardLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sets.effective.has(capSysResource) {
+	if sets.effective.has(capability.CAP_SYS_RESOURCE) {
 		t.Skip("needs a test process without CAP_SYS_RESOURCE: with it any limit can be raised")
 	}
 	if line := p.failure(t); !strings.Contains(line, "RLIMIT_NPROC: hard limit 20 is above our own of 10") {

@@ -18,15 +18,11 @@ func SetUser(u User) error {
 	if u.UID > maxID || u.GID > maxID {
 		return fmt.Errorf("user: %d:%d: outside 0..4294967294", u.UID, u.GID)
 	}
-	groups := distinct(slices.Clone(u.Groups))
-	if len(groups) > maxGroups {
-		return fmt.Errorf("groups: %d: more than %d", len(groups), maxGroups)
-	}
 	// Without it, leaving uid 0 clears the permitted set. An exec clears the flag.
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("user: keep capabilities: %w", err)
 	}
-	if err := setGroups(groups); err != nil {
+	if err := setGroups(u.Groups); err != nil {
 		return err
 	}
 	if err := setID("gid", unix.SYS_SETRESGID, unix.SYS_GETRESGID, u.GID); err != nil {
@@ -47,7 +43,12 @@ func distinct(ids []uint32) []uint32 {
 	return slices.Compact(ids)
 }
 
+// setGroups sets the groups, in any order, and reads them back.
 func setGroups(groups []uint32) error {
+	groups = distinct(slices.Clone(groups))
+	if len(groups) > maxGroups {
+		return fmt.Errorf("groups: %d: more than %d", len(groups), maxGroups)
+	}
 	_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
 	switch {
 	case e == unix.EPERM:

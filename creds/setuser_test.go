@@ -129,7 +129,8 @@ func TestRefusals(t *testing.T) {
 		},
 		"permitted that is gone": {
 			&plan{Caps: &specs.LinuxCapabilities{Bounding: all.Bounding, Permitted: without("KILL").Permitted, Effective: without("KILL").Effective}},
-			plan{Caps: all}, []string{`"CAP_KILL"`, "isn't permitted"},
+			plan{Caps: all},
+			[]string{`"CAP_KILL"`, "isn't permitted"},
 		},
 		"ambient that isn't inheritable": {
 			nil, plan{Caps: &ambientOnly}, []string{"ambient", `"CAP_KILL"`, "not in the set", "inheritable"},

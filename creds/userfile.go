@@ -112,7 +112,7 @@ func openBelow(root *os.File, path string, flags uint64) (fd int, err error) {
 		// EAGAIN: something was renamed or mounted on the host while .. was walked (openat2(2)).
 		for range 128 {
 			fd, err = unix.Openat2(int(dir), path, how)
-			if err != unix.EAGAIN && err != unix.EINTR {
+			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 				return
 			}
 		}
@@ -137,7 +137,7 @@ func checkUserFile(fd int) (unix.Stat_t, error) {
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return st, err
 	}
-	if isKernelFS(int64(fs.Type)) {
+	if isKernelFS(fs.Type) {
 		return st, errorString("lies on a file system of the kernel's, not on one that holds files")
 	}
 	return st, nil
@@ -177,7 +177,7 @@ func (fd fdReader) Read(p []byte) (int, error) {
 	for {
 		n, err := unix.Read(int(fd), p)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return 0, err
 		case n == 0 && len(p) > 0:

@@ -45,7 +45,7 @@ func openAttr(proc *os.File, path string, flags uint64) (f *os.File, err error) 
 		if err := unix.Fstatfs(dir, &st); err != nil {
 			return err
 		}
-		if int64(st.Type) != unix.PROC_SUPER_MAGIC {
+		if st.Type != unix.PROC_SUPER_MAGIC {
 			return errors.New("not a procfs")
 		}
 		fd, err = unix.Openat2(dir, path, &unix.OpenHow{

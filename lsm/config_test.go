@@ -31,7 +31,7 @@ func TestProfileNames(t *testing.T) {
 		}
 	}
 	for bad, want := range map[string]string{
-		" x": "a space", "x\n": "a space", "x\ty": `control character '\t'`, "x\x00y": `control character '\x00'`,
+		"\vx": "a space", "x\n": "a space", "x\ty": `control character '\t'`, "x\x00y": `control character '\x00'`,
 		"x\x1b[0m": "control character", "\xff": "not UTF-8", strings.Repeat("x", 5000): "longer than",
 	} {
 		assertError(t, checkProfile(bad), "apparmor: profile", want)
