@@ -95,6 +95,11 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 		return 0, nil
 	}
 	code := h.supervise()
+	if r.isMonitor() { // what a detached container holds goes with delete
+		h.leave()
+		s.Detach = false // its parent has said what there is to say
+		return code, nil
+	}
 	if err := step.Undo(hostSteps, h); err != nil {
 		r.warn(oneLine(err) + "; run nsinit gc")
 	}

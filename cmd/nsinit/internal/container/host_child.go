@@ -56,6 +56,7 @@ func (h *host) startChild() error {
 		return startError(err)
 	}
 	h.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
+	h.signals.watch(h.pidfd)
 	go h.reap()
 	return nil
 }
@@ -161,6 +162,7 @@ func (h *host) killChild() error {
 		return nil
 	}
 	defer h.pidfd.Close()
+	defer h.signals.pidfd.Store(0)
 	_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), unix.SIGKILL, nil, 0)
 	select {
 	case status := <-h.exit:

@@ -19,6 +19,7 @@ import (
 type signalRelay struct {
 	h       *host
 	ch      chan os.Signal
+	pidfd   atomic.Int32 // the init's, 0 while there is none
 	running atomic.Bool
 	sig     atomic.Int32 // that ended the start
 }
@@ -51,7 +52,7 @@ func (r *signalRelay) relay() {
 		case sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE:
 		case !r.running.Load():
 			if ends && r.sig.CompareAndSwap(0, int32(sig)) {
-				r.h.kill(unix.SIGKILL)
+				r.send(unix.SIGKILL)
 			}
 		case sig == unix.SIGWINCH:
 			r.h.resize()
@@ -62,14 +63,22 @@ func (r *signalRelay) relay() {
 			if asked >= insist {
 				sig = unix.SIGKILL
 			}
-			r.h.kill(sig)
+			r.send(sig)
 		}
 	}
 }
 
-func (h *host) kill(sig syscall.Signal) {
-	if h.pidfd != nil {
-		_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), sig, nil, 0)
+// watch tells the relay whom the signals are for. One that came before is delivered now.
+func (r *signalRelay) watch(pidfd *os.File) {
+	r.pidfd.Store(int32(pidfd.Fd()))
+	if r.interrupted() != 0 {
+		r.send(unix.SIGKILL)
+	}
+}
+
+func (r *signalRelay) send(sig syscall.Signal) {
+	if fd := r.pidfd.Load(); fd != 0 {
+		_ = unix.PidfdSendSignal(int(fd), sig, nil, 0)
 	}
 }
 
@@ -77,7 +86,7 @@ func (h *host) kill(sig syscall.Signal) {
 func (h *host) supervise() int {
 	h.signals.running.Store(true)
 	if h.signals.interrupted() != 0 { // between the start's end and now
-		h.kill(unix.SIGKILL)
+		h.signals.send(unix.SIGKILL)
 	}
 	finish := h.attachTerminal()
 	status := <-h.exit
