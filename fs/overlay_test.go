@@ -30,14 +30,14 @@ func TestOverlay(t *testing.T) {
 	var before unix.Stat_t
 	must(t, unix.Stat("/usr", &before))
 	bindSelf(t, "/usr/lib")   // a disk of its own, as far as the kernel is concerned
-	bindSelf(t, "/etc/issue") // a file can be no layer
+	bindSelf(t, "/etc/group") // a file can be no layer
 	must(t, os.WriteFile("/run/state", nil, 0o644))
 	must(t, os.WriteFile("/tmp/state", nil, 0o644))
 	mustBuild(t, throwaway(t))
 	wantMount(t, "/", "overlay", "rw,nodev,relatime")
 	wantMount(t, "/usr/lib", "overlay", "rw,nodev,relatime")
-	if options, fstype, _ := mountedAt(t, "/etc/issue"); fstype == "overlay" || !strings.HasPrefix(options, "ro,nodev") {
-		t.Errorf("/etc/issue: %s %s", options, fstype)
+	if options, fstype, _ := mountedAt(t, "/etc/group"); fstype == "overlay" || !strings.HasPrefix(options, "ro,nodev") {
+		t.Errorf("/etc/group: %s %s", options, fstype)
 	}
 	checkThrowaway(t)
 	for _, name := range []string{"/usr/x", "/usr/lib/x", "/etc/x"} {
@@ -141,11 +141,11 @@ func TestOverlayHidesMount(t *testing.T) {
 	if !inHost(t) {
 		return
 	}
-	must(t, unix.Mount("/etc/group", "/etc/issue", "", unix.MS_BIND, ""))
+	must(t, unix.Mount("/etc/passwd", "/etc/group", "", unix.MS_BIND, ""))
 	c := throwaway(t)
-	c.Hidden = []string{"/etc/issue"}
+	c.Hidden = []string{"/etc/group"}
 	mustBuild(t, c)
-	if _, err := os.Lstat("/etc/issue"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat("/etc/group"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
 }
