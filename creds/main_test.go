@@ -126,20 +126,6 @@ func (p *plan) output(t *testing.T) string {
 	return string(out)
 }
 
-// failure is the one line that the child failed with.
-func (p *plan) failure(t *testing.T) string {
-	t.Helper()
-	out, err := p.command(t).CombinedOutput()
-	if err == nil {
-		t.Fatalf("no failure, but %s", out)
-	}
-	line := strings.TrimSuffix(string(out), "\n")
-	if strings.Contains(line, "\n") {
-		t.Fatalf("more than a line:\n%s", out)
-	}
-	return line
-}
-
 // status is /proc/self/status of the executed program.
 func (p *plan) status(t *testing.T) map[string]string {
 	t.Helper()

@@ -144,7 +144,10 @@ func rlimitRefused(l specs.POSIXRlimit) error {
 	}
 	number, _ := rlimitNumber(l.Type)
 	var now unix.Rlimit
-	if unix.Getrlimit(number, &now) != nil || l.Hard <= now.Max {
+	if err := unix.Getrlimit(number, &now); err != nil {
+		return fmt.Errorf("rlimit: %s: read our own: %w", l.Type, err)
+	}
+	if l.Hard <= now.Max {
 		return nil
 	}
 	sets, err := threadSets()

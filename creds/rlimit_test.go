@@ -1,6 +1,7 @@
 package creds
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -165,16 +166,31 @@ func TestCallersFileLimitComesBack(t *testing.T) {
 
 func TestRaisingAHardLimit(t *testing.T) {
 	t.Parallel()
-	p := &plan{Limits: []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 1, Hard: 10}, {Type: "RLIMIT_NPROC", Soft: 1, Hard: 20}}, Exec: []string{"/bin/true"}}
-	sets, err := currentSets()
-	if err != nil {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MSGQUEUE, &now); err != nil {
 		t.Fatal(err)
 	}
-	if sets.effective.has(capability.CAP_SYS_RESOURCE) {
-		t.Skip("needs a test process without CAP_SYS_RESOURCE: with it any limit can be raised")
+	if now.Max == unix.RLIM_INFINITY {
+		t.Skip("needs a finite RLIMIT_MSGQUEUE, as is the kernel's default")
 	}
-	if line := p.failure(t); !strings.Contains(line, "RLIMIT_NPROC: hard limit 20 is above our own of 10") {
-		t.Error(line)
+	limit := specs.POSIXRlimit{Type: "RLIMIT_MSGQUEUE", Soft: now.Cur, Hard: now.Max + 1}
+	err := onDyingThread(func() error {
+		sets, err := threadSets()
+		if err != nil {
+			return err
+		}
+		sets.effective &^= 1 << capability.CAP_SYS_RESOURCE
+		if err := apply(capability.CAPS, sets); err != nil {
+			return err
+		}
+		if err := CheckRlimits([]specs.POSIXRlimit{limit}); err == nil {
+			return errors.New("CheckRlimits takes it")
+		}
+		return SetRlimits([]specs.POSIXRlimit{limit})
+	})
+	want := fmt.Sprintf("rlimit: RLIMIT_MSGQUEUE: hard limit %d is above our own of %d, which takes CAP_SYS_RESOURCE", limit.Hard, now.Max)
+	if err == nil || !strings.HasPrefix(err.Error(), want) || !errors.Is(err, unix.EPERM) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 
