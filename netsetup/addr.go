@@ -45,6 +45,19 @@ func (c *rtnl) addAddr(index int, p netip.Prefix, flags uint32) error {
 	return nil
 }
 
+// addUsable is addAddr for a device that is to have the address whatever the host's
+// default for IPv6 on new devices is: it asks only the kernel that has refused.
+func (c *rtnl) addUsable(l link, p netip.Prefix, flags uint32) error {
+	err := c.addAddr(l.index, p, flags)
+	if p.Addr().Is6() && errors.Is(err, unix.EACCES) { // inet6_addr_add: disable_ipv6
+		if err := setIPv6(l.name, "disable_ipv6", "0"); err != nil {
+			return err
+		}
+		return c.addAddr(l.index, p, flags)
+	}
+	return err
+}
+
 // delAddr takes an address off a device. One that is gone is no error.
 func (c *rtnl) delAddr(index int, p netip.Prefix) error {
 	err := c.change(unix.RTM_DELADDR, 0, addrRequest(index, p, 0)...)

@@ -65,6 +65,9 @@ func (bridge) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs 
 		if a.Bridge, a.MTU = br.name, p.MTU; a.MTU == 0 {
 			a.MTU = br.mtu
 		}
+		if err := a.checkMTU(); err != nil {
+			return Attachment{}, fmt.Errorf("%s: %w", br.name, err)
+		}
 		a.HostIf, err = h.addPair(target, pairOf(p, a, br.index))
 		switch {
 		case err == nil:

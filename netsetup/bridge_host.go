@@ -22,6 +22,9 @@ func (h *Host) ensureBridge(p Plan, addrs []netip.Prefix, record Recorder) (link
 	if errors.Is(err, unix.ENODEV) {
 		br, err = h.makeBridge(p, record)
 	}
+	if err == nil && br.kind == "bridge" && unnamed(br) {
+		br, err = h.nameBridge(p)
+	}
 	if err != nil {
 		return br, err
 	}
@@ -29,15 +32,13 @@ func (h *Host) ensureBridge(p Plan, addrs []netip.Prefix, record Recorder) (link
 		return br, fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
 	}
 	missing, err := h.missingAddrs(br, p, addrs)
+	if err == nil {
+		err = h.finishBridge(br, p, missing)
+	}
 	if err != nil {
 		return br, fmt.Errorf("%s: %w", br.name, err)
 	}
-	if br.up() && len(missing) == 0 && (!p.Promiscuous || br.flags&unix.IFF_PROMISC != 0) {
-		return br, nil
-	}
-	if err := h.finishBridge(br, p, missing); err != nil {
-		return br, fmt.Errorf("%s: %w", br.name, err)
-	}
+	h.warnOf(br, p)
 	return br, nil
 }
 
@@ -48,36 +49,72 @@ func kindOf(l link) string {
 	return "a device of kind " + l.kind
 }
 
-// makeBridge makes the bridge with a MTU and a MAC address of its own: without, it
-// takes the smallest MTU and the lowest MAC of its ports, and its neighbours
-// lose it whenever a container comes or goes.
+// warnOf tells what makes a bridge that somebody else made a bad one.
+func (h *Host) warnOf(br link, p Plan) {
+	if br.stp {
+		h.Warn(fmt.Sprintf("bridge %s: its spanning tree protocol keeps %s cut off for the first %d s",
+			br.name, p.IfName, 2*br.forwardDelay/100))
+	}
+	if p.MTU > br.mtu {
+		h.Warn(fmt.Sprintf("bridge %s: its MTU is %d, and it drops what %s sends with %d", br.name, br.mtu, p.IfName, p.MTU))
+	}
+}
+
+// makeBridge makes the bridge with a MAC address of its own: without, it takes the
+// lowest of its ports', and its neighbours lose it whenever a container comes or
+// goes.
 func (h *Host) makeBridge(p Plan, record Recorder) (link, error) {
-	mtu := p.MTU
-	if mtu == 0 {
-		var err error
-		if mtu, err = h.uplinkMTU(); err != nil {
-			return link{}, fmt.Errorf("%s: MTU of the uplink: %w", p.Bridge, err)
-		}
+	mtu, err := h.bridgeMTU(p)
+	if err != nil {
+		return link{}, err
 	}
 	if err := record(Object{Kind: "bridge", Network: p.networkName(), Name: p.Bridge}); err != nil {
 		return link{}, err
 	}
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
-	err := h.c.addLink(ifinfo(0, 0, 0), nameAttr(p.Bridge), mtuAttr(mtu),
+	err = h.c.addLink(ifinfo(0, 0, 0), nameAttr(p.Bridge), mtuAttr(otherMTU(mtu)),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, bridgeMAC(p.Bridge)), info)
-	if errors.Is(err, unix.EEXIST) {
-		return h.c.linkByName(p.Bridge) // another starter was faster
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another starter was faster
 		return link{}, fmt.Errorf("%s: make bridge: %w", p.Bridge, err)
 	}
-	// The alias tells Undo that the bridge is ours. Killed before, we leave a bridge
-	// that is never taken away: the safe side.
-	err = h.c.setLink(ifinfo(0, 0, 0), nameAttr(p.Bridge),
+	return h.c.linkByName(p.Bridge)
+}
+
+func (h *Host) bridgeMTU(p Plan) (int, error) {
+	if p.MTU != 0 {
+		return p.MTU, nil
+	}
+	mtu, err := h.uplinkMTU()
+	if err != nil {
+		return 0, fmt.Errorf("%s: MTU of the uplink: %w", p.Bridge, err)
+	}
+	return mtu, nil
+}
+
+// otherMTU is what a bridge is made with. It follows the smallest MTU of its ports
+// until its own is changed by a request, and the one that makes it is none
+// (br_change_mtu, br_mtu_auto_adjust).
+func otherMTU(mtu int) int {
+	if mtu > minMTU {
+		return mtu - 1
+	}
+	return mtu + 1
+}
+
+// unnamed says that br is one of nsinit's that was made and not finished.
+func unnamed(br link) bool { return br.alias == "" && br.mac.String() == bridgeMAC(br.name).String() }
+
+// nameBridge gives a new bridge its MTU, and the alias that tells Undo whose it is.
+func (h *Host) nameBridge(p Plan) (link, error) {
+	mtu, err := h.bridgeMTU(p)
+	if err != nil {
+		return link{}, err
+	}
+	err = h.c.setLink(ifinfo(0, 0, 0), nameAttr(p.Bridge), mtuAttr(mtu),
 		nl.NewRtAttr(unix.IFLA_IFALIAS, nl.NonZeroTerminated(bridgeAlias(p.networkName()))))
 	if err != nil {
-		return link{}, fmt.Errorf("%s: set alias: %w", p.Bridge, err)
+		return link{}, fmt.Errorf("%s: set alias and MTU %d: %w", p.Bridge, mtu, err)
 	}
 	return h.c.linkByName(p.Bridge)
 }
@@ -163,15 +200,19 @@ func gatewayAddrs(p Plan, addrs []netip.Prefix) (wanted []netip.Prefix) {
 }
 
 // finishBridge writes the settings, then adds addresses, then sets the bridge up:
-// whoever finds it up with its addresses finds it ready.
+// whoever finds one of ours up with its addresses finds it ready.
 func (h *Host) finishBridge(br link, p Plan, missing []netip.Prefix) error {
-	if p.Gateway || !br.up() {
-		if err := ownRoutes(br.name, p.DAD); err != nil {
+	ours := br.alias == bridgeAlias(p.networkName())
+	ready := br.up() && len(missing) == 0
+	// A bridge that somebody else made may be the host's way out, and live on router
+	// advertisements; not so one that carries a network's gateway.
+	if (!ours || !ready) && (p.Gateway || !br.up()) {
+		if err := ownRoutes(br.name, !ours && br.up()); err != nil {
 			return err
 		}
 	}
 	for _, a := range missing {
-		err := h.c.addAddr(br.index, a, unix.IFA_F_NODAD)
+		err := h.c.addUsable(br, a, unix.IFA_F_NODAD)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
@@ -179,6 +220,9 @@ func (h *Host) finishBridge(br link, p Plan, missing []netip.Prefix) error {
 	flags := uint32(unix.IFF_UP)
 	if p.Promiscuous {
 		flags |= unix.IFF_PROMISC
+	}
+	if br.flags&flags == flags {
+		return nil
 	}
 	if err := h.c.setLink(ifinfo(br.index, flags, flags)); err != nil {
 		return fmt.Errorf("set up: %w", err)
@@ -195,8 +239,8 @@ func (h *Host) undoBridge(o Object) error {
 	if err != nil {
 		return err
 	}
-	if br.kind != "bridge" || br.alias != bridgeAlias(o.Network) {
-		return nil
+	if br.kind != "bridge" || br.alias != bridgeAlias(o.Network) && !unnamed(br) {
+		return nil // somebody else's, who took the name
 	}
 	ports, err := h.c.ports(br.index)
 	if err != nil {

@@ -273,3 +273,123 @@ func TestUndoBridge(t *testing.T) {
 	wantEqual(t, "devices of others", len(host.Links(t)), 4)
 	wantError(t, undo(Object{Kind: "house"}), `"house": unknown`)
 }
+
+// TestBridgeKeepsItself has a port with another MTU and a lower MAC come.
+func TestBridgeKeepsItself(t *testing.T) {
+	t.Parallel()
+	host := netsetuptest.NewHost(t)
+	c, d := newContainer(t, host, "web"), newContainer(t, host, "db")
+	c.start(t, host, planOf(t, bridgeNet), lanAddrs(2))
+	before := host.Link(t, "br0")
+	small := planOf(t, bridgeNet, func(r *Request) { r.MTU = 1300 })
+	a := d.start(t, host, small, lanAddrs(3))
+	wantEqual(t, "MTU inside", d.Link(t, "eth0").MTU, 1300)
+	host.Run(t, "ip", "link", "set", a.HostIf, "address", "00:00:00:00:00:02").OK(t)
+	after := host.Link(t, "br0")
+	wantEqual(t, "MTU and MAC", fmt.Sprint(after.MTU, after.Address), fmt.Sprint(before.MTU, before.Address))
+}
+
+// TestBridgeHalfMade starts on what a starter leaves that is killed behind each request.
+func TestBridgeHalfMade(t *testing.T) {
+	t.Parallel()
+	host := netsetuptest.NewHost(t)
+	p := planOf(t, bridgeNet)
+	made := func(h *Host) error { _, err := h.makeBridge(p, noRecord); return err }
+	named := func(h *Host) error { _, err := h.nameBridge(p); return err }
+	var steps []func(h *Host) error
+	for i, next := range []func(h *Host) error{made, named} {
+		steps = append(steps, next)
+		if err := onHost(host, func(h *Host) error {
+			for _, f := range steps {
+				if err := f(h); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c := newContainer(t, host, fmt.Sprint("c", i))
+		a := c.start(t, host, p, lanAddrs(2))
+		wantUsable(t, c.Node, "eth0", "10.1.0.1", "fd00:1::1")
+		br := host.Link(t, "br0")
+		wantEqual(t, "bridge", fmt.Sprint(br.Alias, " ", br.MTU), "nsinit network lan 1500")
+		wantEqual(t, "differences", fmt.Sprint(c.check(t, host, a)), "[]")
+		c.Run(t, "ip", "link", "del", "eth0").OK(t)
+		host.Run(t, "ip", "link", "del", "br0").OK(t)
+	}
+	if err := onHost(host, made); err != nil {
+		t.Fatal(err)
+	}
+	err := onHost(host, func(h *Host) error {
+		return Undo(context.Background(), h, Object{Kind: "bridge", Network: "lan", Name: "br0"})
+	})
+	if err != nil || len(host.Links(t)) != 1 {
+		t.Errorf("half-made bridge is left: %v", err)
+	}
+}
+
+// TestBridgeOfTheSite joins a bridge that somebody else made.
+func TestBridgeOfTheSite(t *testing.T) {
+	t.Parallel()
+	host := netsetuptest.NewHost(t)
+	c := newContainer(t, host, "web")
+	host.Run(t, "ip", "link", "add", "br0", "mtu", "1400", "up", "type", "bridge", "stp_state", "1").OK(t)
+	var warnings []string
+	attach := func(p Plan, addrs ...string) {
+		t.Helper()
+		err := onHost(host, func(h *Host) error {
+			h.Warn = func(line string) { warnings = append(warnings, line) }
+			_, err := Attach(context.Background(), h, c.ns, p, prefixes(addrs...), nil, func(o Object) error {
+				return fmt.Errorf("recorded as ours: %v", o)
+			})
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	attach(planOf(t, `{"type": "bridge", "bridge": "br0", "mtu": 1500, "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}}`), "10.1.0.2/24")
+	wantEqual(t, "accept_ra of a bare bridge", sysctl(t, host.Node, "ipv6/conf/br0/accept_ra"), "1")
+	wantEqual(t, "warnings", strings.Join(warnings, "\n"),
+		"bridge br0: its spanning tree protocol keeps eth0 cut off for the first 30 s\n"+
+			"bridge br0: its MTU is 1400, and it drops what eth0 sends with 1500")
+
+	host.Run(t, "ip", "link", "set", "br0", "type", "bridge", "stp_state", "0").OK(t)
+	host.Run(t, "ip", "addr", "add", "10.1.0.1/24", "dev", "br0").OK(t)
+	attach(planOf(t, `{"type": "bridge", "bridge": "br0", "isGateway": true, "promiscMode": true, "ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}}`,
+		func(r *Request) { r.IfName = "eth1" }), "10.1.0.3/24")
+	wantEqual(t, "accept_ra of a gateway", sysctl(t, host.Node, "ipv6/conf/br0/accept_ra"), "0")
+	if flags := host.Link(t, "br0").Flags; !slices.Contains(flags, "PROMISC") {
+		t.Errorf("flags %v", flags)
+	}
+	wantEqual(t, "warnings", len(warnings), 2)
+}
+
+// TestBridgeWithoutIPv6OnNewDevices is a host that gives new devices no IPv6.
+func TestBridgeWithoutIPv6OnNewDevices(t *testing.T) {
+	t.Parallel()
+	host := netsetuptest.NewHost(t)
+	c := newContainer(t, host, "web")
+	for _, n := range []*netsetuptest.Node{host.Node, c.Node} {
+		n.Run(t, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6").OK(t)
+	}
+	a := c.start(t, host, planOf(t, bridgeNet), lanAddrs(2))
+	wantUsable(t, c.Node, "eth0", "10.1.0.1", "fd00:1::1")
+	wantEqual(t, "differences", fmt.Sprint(c.check(t, host, a)), "[]")
+	d := newContainer(t, host, "db")
+	a = d.start(t, host, planOf(t, ptpNet), prefixes("10.2.0.2/24", "fd00:2::2/64"))
+	wantUsable(t, d.Node, "eth0", "10.2.0.1", "fd00:2::1")
+	wantEqual(t, "differences", fmt.Sprint(d.check(t, host, a)), "[]")
+}
+
+func TestBridgeTooSmallForIPv6(t *testing.T) {
+	t.Parallel()
+	host := netsetuptest.NewHost(t)
+	c := newContainer(t, host, "web")
+	host.Run(t, "ip", "link", "add", "br0", "mtu", "1200", "type", "bridge").OK(t)
+	p := planOf(t, `{"type": "bridge", "bridge": "br0", `+pools+`}`)
+	_, err := c.attach(host, p, lanAddrs(2), noRecord)
+	wantError(t, err, "br0: MTU 1200: too small for IPv6")
+	wantEqual(t, "devices", len(host.Links(t)), 2)
+}

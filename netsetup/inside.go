@@ -47,7 +47,7 @@ func (in *Inside) finish(a Attachment, addrFlags uint32) error {
 		addrFlags |= unix.IFA_F_NODAD
 	}
 	for _, p := range a.Addresses {
-		if err := in.c.addAddr(l.index, p, addrFlags); err != nil {
+		if err := in.c.addUsable(l, p, addrFlags); err != nil {
 			return fmt.Errorf("%s: %w", a.IfName, err)
 		}
 	}
@@ -103,6 +103,7 @@ func (in *Inside) arrive(a Attachment) (link, error) {
 	if err := in.c.setLink(changes...); err != nil {
 		return l, fmt.Errorf("%s: set name %s, MTU %d, MAC %s: %w", name, a.IfName, a.MTU, a.MAC, err)
 	}
+	l.name = a.IfName
 	return l, nil
 }
 

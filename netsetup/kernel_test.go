@@ -139,7 +139,7 @@ func networkOf(plugin string) *Network {
 }
 
 // planOf plans one interface eth0 of container "web".
-func planOf(t *testing.T, plugin string, change ...func(*Request)) Plan {
+func planOf(t testing.TB, plugin string, change ...func(*Request)) Plan {
 	t.Helper()
 	n := networkOf(plugin)
 	r := Request{Strategy: n.Plugins[0].Type, IfName: "eth0", Owner: "web", Network: n}

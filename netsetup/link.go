@@ -26,6 +26,9 @@ type link struct {
 	mtu    int
 	master int // index of the bridge that it is a port of; 0 if none
 	flags  uint32
+
+	stp          bool // bridge: the spanning tree protocol is on
+	forwardDelay int  // bridge: in 1/100 s
 }
 
 func (l link) up() bool      { return l.flags&unix.IFF_UP != 0 }
@@ -96,13 +99,27 @@ func parseLink(b []byte) (l link) {
 			l.master = u32(v)
 		case unix.IFLA_LINKINFO:
 			attrs(v, func(kind uint16, v []byte) {
-				if kind == unix.IFLA_INFO_KIND {
+				switch {
+				case kind == unix.IFLA_INFO_KIND:
 					l.kind = text(v)
+				case kind == unix.IFLA_INFO_DATA && l.kind == "bridge":
+					l.parseBridge(v)
 				}
 			})
 		}
 	})
 	return l
+}
+
+func (l *link) parseBridge(b []byte) {
+	attrs(b, func(kind uint16, v []byte) {
+		switch kind {
+		case nl.IFLA_BR_STP_STATE:
+			l.stp = u32(v) != 0
+		case nl.IFLA_BR_FORWARD_DELAY:
+			l.forwardDelay = u32(v)
+		}
+	})
 }
 
 // addLink makes a device; an existing one of its name is an error.

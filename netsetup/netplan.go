@@ -233,6 +233,16 @@ func (a Attachment) checkOwn() error {
 	return nil
 }
 
+// checkMTU looks at an MTU that came from a device of the host.
+func (a Attachment) checkMTU() error {
+	for _, p := range a.Addresses {
+		if err := CheckMTU(a.MTU, p.Addr().Is6()); err != nil {
+			return fmt.Errorf("MTU %d: %w", a.MTU, err)
+		}
+	}
+	return nil
+}
+
 // routesInside divides the routes into default gateways, one a family, and further
 // routes, and fills in the network's gateways.
 func (p *Plan) routesInside(addrs []netip.Prefix, gateways []netip.Addr) (defaults []netip.Addr, routes []Route) {

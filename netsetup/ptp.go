@@ -46,6 +46,9 @@ func (ptp) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []n
 			return Attachment{}, fmt.Errorf("MTU of the uplink: %w", err)
 		}
 	}
+	if err := a.checkMTU(); err != nil {
+		return Attachment{}, fmt.Errorf("uplink: %w", err)
+	}
 	name, err := h.addPair(target, pairOf(p, a, 0))
 	if err != nil {
 		return Attachment{}, err
@@ -89,7 +92,7 @@ func (h *Host) finishPtp(p Plan, a Attachment) error {
 		if !gw.IsValid() {
 			return fmt.Errorf("address %s: its subnet has no gateway", to)
 		}
-		err := h.c.addAddr(l.index, netip.PrefixFrom(gw, gw.BitLen()), unix.IFA_F_NODAD)
+		err := h.c.addUsable(l, netip.PrefixFrom(gw, gw.BitLen()), unix.IFA_F_NODAD)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err // EEXIST: two addresses of one subnet
 		}

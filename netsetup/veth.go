@@ -1,8 +1,6 @@
 package netsetup
 
 import (
-	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -154,10 +152,19 @@ func (h *Host) dropLink(name string) {
 // hostIfName makes up a name that no device has: the kernel frees the host's end
 // of a dead container up to half a second late, so a name can't come from the id.
 func hostIfName() string {
-	var b [7]byte
-	_, _ = rand.Read(b[:]) // never fails (Go 1.24)
-	return "ns" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])[:10])
+	const letters = "abcdefghijklmnopqrstuvwxyz234567"
+	name := []byte("ns0123456789")
+	random(name[2:])
+	for i, b := range name[2:] {
+		name[2+i] = letters[b%32]
+	}
+	return string(name)
 }
+
+// random fills b, which is short. crypto/rand would do it at the price of a dozen
+// package inits in every container. getrandom(2) blocks until the kernel has
+// seeded, fails on no kernel of ours, and isn't interrupted below 256 bytes.
+func random(b []byte) { _, _ = unix.Getrandom(b, 0) }
 
 // deriveMAC makes a MAC address of the first IPv4 address, else of the first IPv6
 // one, so that a neighbour's cache stays true when an address returns in another
@@ -177,7 +184,7 @@ func deriveMAC(addrs []netip.Prefix) net.HardwareAddr {
 		copy(mac[1:], hash.Sum(nil))
 		return mac
 	}
-	_, _ = rand.Read(mac[1:])
+	random(mac[1:])
 	return mac
 }
 
