@@ -51,11 +51,16 @@ func (c *confReader) faultf(path, value, format string, args ...any) {
 	c.faults = append(c.faults, faultf(c.where+": "+path, value, format, args...))
 }
 
+// kind tells of a value of another kind.
+func (c *confReader) kind(path string, v *jsonValue, want string) {
+	c.faults = append(c.faults, fmt.Errorf("%s: %s: %s; %s is wanted", c.where, path, v.what(), want))
+}
+
 // object reads v's members by their keys. A key that isn't among keys is a fault:
 // a word that is ignored silently is a network that isn't what was asked for.
 func (c *confReader) object(path string, v *jsonValue, keys []confKey) {
 	if v.kind != '{' {
-		c.faultf(path, v.text, "%s; an object is wanted", v.what())
+		c.kind(path, v, "an object")
 		return
 	}
 	for i := range v.members {
@@ -125,7 +130,7 @@ func (v *jsonValue) asksNothing() bool {
 func (c *confReader) boolean(to *bool) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
 		if v.kind != 't' && v.kind != 'f' {
-			c.faultf(path, v.text, "%s; true or false is wanted", v.what())
+			c.kind(path, v, "true or false")
 			return
 		}
 		*to = v.kind == 't'
@@ -135,7 +140,7 @@ func (c *confReader) boolean(to *bool) func(string, *jsonValue) {
 func (c *confReader) text(to *string) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
 		if v.kind != '"' {
-			c.faultf(path, v.text, "%s; a string is wanted", v.what())
+			c.kind(path, v, "a string")
 			return
 		}
 		*to = v.text
@@ -152,8 +157,12 @@ func (c *confReader) texts(to *[]string) func(string, *jsonValue) {
 
 func (c *confReader) number(to *int) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
+		if v.kind != '0' {
+			c.kind(path, v, "a number")
+			return
+		}
 		n, err := strconv.Atoi(v.text)
-		if v.kind != '0' || err != nil || n < 0 {
+		if err != nil || n < 0 {
 			c.faultf(path, v.text, "a whole number from 0 is wanted")
 			return
 		}
@@ -163,8 +172,12 @@ func (c *confReader) number(to *int) func(string, *jsonValue) {
 
 func (c *confReader) addr(to *netip.Addr) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
+		if v.kind != '"' {
+			c.kind(path, v, "a string")
+			return
+		}
 		a, err := netip.ParseAddr(v.text)
-		if v.kind != '"' || err != nil || a.Zone() != "" {
+		if err != nil || a.Zone() != "" {
 			c.faultf(path, v.text, "an IP address is wanted, as 10.1.0.1 or fd00:1::1")
 			return
 		}
@@ -174,8 +187,12 @@ func (c *confReader) addr(to *netip.Addr) func(string, *jsonValue) {
 
 func (c *confReader) prefix(to *netip.Prefix) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
+		if v.kind != '"' {
+			c.kind(path, v, "a string")
+			return
+		}
 		p, err := netip.ParsePrefix(v.text)
-		if v.kind != '"' || err != nil || p.Addr().Is4In6() {
+		if err != nil || p.Addr().Is4In6() {
 			c.faultf(path, v.text, "an address with its prefix length is wanted, as 10.1.0.0/24 or fd00:1::/64")
 			return
 		}
@@ -189,7 +206,7 @@ func (c *confReader) list(read func(string, *jsonValue)) func(string, *jsonValue
 			return
 		}
 		if v.kind != '[' {
-			c.faultf(path, v.text, "%s; a list is wanted", v.what())
+			c.kind(path, v, "a list")
 			return
 		}
 		for i := range v.items {

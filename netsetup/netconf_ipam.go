@@ -12,6 +12,10 @@ func (c *confReader) ipam(to *ipamConf) func(string, *jsonValue) {
 		if v.kind == 'n' || v.kind == '{' && len(v.members) == 0 {
 			return // no addresses: a bare link
 		}
+		if v.kind != '{' {
+			c.kind(path, v, "an object")
+			return
+		}
 		kind, ok := v.get("type")
 		if !ok {
 			c.faults = append(c.faults, fmt.Errorf(`%s: %s.type: missing; "host-local" or "static"`, c.where, path))

@@ -117,10 +117,11 @@ func (f *requestFaults) addresses(p Plan) {
 		if a.Bits() < 0 {
 			value = a.Addr().String()
 		}
-		f.add("ip", value, CheckAddress(a))
-		if p.IPAM == "host-local" {
-			f.add("ip", value, inPool(a, p.Subnets))
+		err := CheckAddress(a)
+		if err == nil && p.IPAM == "host-local" {
+			err = inPool(a, p.Subnets)
 		}
+		f.add("ip", value, err)
 		if p.IPAM == "static" && a.Bits() < 0 {
 			f.add("ip", value, errors.New("no prefix length, and no pool that has one; write it behind the address, as /24"))
 		}
@@ -161,7 +162,8 @@ func (s Subnet) gateway() netip.Addr {
 }
 
 func (f *requestFaults) gateways(p Plan) {
-	links := slices.Clone(p.IPs)
+	// Without its length, an address has its pool's.
+	links := slices.DeleteFunc(slices.Clone(p.IPs), func(a netip.Prefix) bool { return a.Bits() < 0 })
 	for _, s := range p.Subnets {
 		links = append(links, s.Prefix)
 	}
