@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"net/netip"
+	"os"
 	"strings"
 )
 
@@ -57,8 +58,7 @@ func ParseFlag(value string, dirs []string) (Request, error) {
 	return r, nil
 }
 
-// splitFlag cuts value at the colon in front of the options. A path may hold
-// colons of its own: the last one with an option behind it counts.
+// splitFlag cuts value at the colon in front of the options.
 func splitFlag(value string) (word, options string, err error) {
 	if value == "" {
 		return "", "", fmt.Errorf("empty; %s", flagForms)
@@ -67,35 +67,34 @@ func splitFlag(value string) (word, options string, err error) {
 		return "", "", fmt.Errorf("%s: %w", quoted(value), err)
 	}
 	word, options, colon := strings.Cut(value, ":")
-	if strings.Contains(word, "/") {
-		word, options = value, ""
-		if i := strings.LastIndex(value, ":"); i >= 0 && strings.Contains(value[i:], "=") {
-			word, options = value[:pathEnd(value)], value[pathEnd(value)+1:]
-		}
-		return word, options, nil
-	}
-	if colon && options == "" {
-		return "", "", fmt.Errorf("%s: nothing behind the colon; %s", quoted(value), formOf(word))
-	}
-	if word == "" {
+	switch {
+	case strings.Contains(word, "/"):
+		word, options = splitPath(value)
+	case word == "":
 		return "", "", fmt.Errorf("%s: no word in front of the colon; %s", quoted(value), flagForms)
+	case colon && options == "":
+		return "", "", fmt.Errorf("%s: nothing behind the colon; %s", quoted(value), formOf(word))
 	}
 	return word, options, nil
 }
 
-// pathEnd finds the colon behind a path: the first that a known option follows,
-// since a MAC address and an IPv6 address hold colons as well.
-func pathEnd(value string) int {
+// splitPath cuts a path from its options. The path may hold colons, as may
+// addresses: what is a file whole has no options, else KEY= behind a colon
+// begins them.
+func splitPath(value string) (path, options string) {
+	if _, err := os.Stat(value); err == nil {
+		return value, ""
+	}
 	for i := range len(value) {
 		if value[i] != ':' {
 			continue
 		}
 		key, _, ok := strings.Cut(value[i+1:], "=")
 		if ok && !strings.ContainsAny(key, ":/,") {
-			return i
+			return value[:i], value[i+1:]
 		}
 	}
-	return strings.LastIndex(value, ":")
+	return value, ""
 }
 
 func formOf(word string) string {

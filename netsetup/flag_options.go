@@ -112,6 +112,9 @@ func (r *Request) optionIP(key, value string) error {
 		if addrErr != nil {
 			return faultf(key, value, "not an address; as ip=10.1.0.2/24, or ip=10.1.0.2 out of the network's pool")
 		}
+		if addr.Zone() != "" { // a prefix would lose it
+			return faultf(key, value, "%w", checkAddr(addr))
+		}
 		p = netip.PrefixFrom(addr, -1)
 	}
 	if err := CheckAddress(p); err != nil {
