@@ -30,6 +30,11 @@ go_packages() { go list ./...; }
 # unit_packages lists those whose tests don't run the built binary.
 unit_packages() { go_packages | grep -v '/integration\(/\|$\)'; }
 
+# tested_packages lists those of unit_packages that have tests.
+tested_packages() {
+	unit_packages | xargs go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}'
+}
+
 # sandbox COMMAND... runs it, as root, in a network and mount namespace of its
 # own with empty state directories, so that not even a broken test can touch
 # the machine's network, mounts or leases.
