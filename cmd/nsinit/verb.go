@@ -30,7 +30,7 @@ type example struct{ line, says string }
 func verbs() []verb {
 	return []verb{
 		runVerb(), execVerb(), listVerb(), stateVerb(), killVerb(),
-		deleteVerb(), gcVerb(), versionVerb(), helpVerb(),
+		deleteVerb(), gcVerb(), versionVerb(), completionVerb(), helpVerb(),
 	}
 }
 
