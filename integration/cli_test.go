@@ -244,7 +244,7 @@ func TestParentKilled(t *testing.T) {
 			t.Parallel()
 			m := newMachine(t)
 			root := newRootfs(t)
-			m.run(t, "--rootfs", root, "--network", "bridge", "true").OK(t)
+			m.run(t, "--rootfs", root, "--network", "bridge", "--netns-name", "blue", "true").OK(t)
 			before := m.Settled(t)
 			p := m.start(t, with([]string{"--rootfs", root, "--network", "bridge", "--netns-name", "blue"}, flags, script("echo up; sleep 60 & sleep 60"))...)
 			p.AwaitOutput(t, "up")
@@ -273,7 +273,9 @@ func TestGCLeavesRunningContainersAlone(t *testing.T) {
 	p.AwaitOutput(t, "up")
 	before := m.Snapshot(t)
 	m.nsinit(t, "gc").OK(t)
-	m.nsinit(t, "gc", "--all").OK(t)
+	if err := oneLine(m.nsinit(t, "gc", "--all").Want(t, 125)); err != nil { // nor would it take their bridge away
+		t.Error(err)
+	}
 	if d := netsetuptest.Diff(before, m.Snapshot(t)); d != "" {
 		t.Errorf("gc changed:\n%s", d)
 	}

@@ -18,7 +18,7 @@ func TestExecIsInside(t *testing.T) {
 			t.Errorf("%s namespace %s, want the container's %s", ns, got, want)
 		}
 	}
-	got := c.exec(t, "sh", "-c", "cat /marker; grep 0:: /proc/self/cgroup; ls /proc/$$/fd | wc -l; cut -d' ' -f6 /proc/self/stat").OK(t).Stdout
+	got := c.exec(t, "sh", "-c", "cat /marker; grep 0:: /proc/self/cgroup; cut -d' ' -f6 /proc/self/stat").OK(t).Stdout
 	if !strings.HasPrefix(got, t.Name()+"\n0::/\n") {
 		t.Errorf("inside: %q, want the container's root and cgroup", got)
 	}
@@ -42,7 +42,7 @@ func TestExecRestrictions(t *testing.T) {
 			t.Errorf("%s: %s, want %s", key, status[key], want)
 		}
 	}
-	if got := c.exec(t, "sh", "-c", "pwd; echo $OF_RUN $HOME; ulimit -n; ls /proc/$$/fd").OK(t).Stdout; got != "/var/data\n1 /root\n99\n0\n1\n2\n" {
+	if got := c.exec(t, "sh", "-c", "pwd; echo $OF_RUN $HOME; ulimit -n; ls /proc/$$/fd; true").OK(t).Stdout; got != "/var/data\n1 /root\n99\n0\n1\n2\n" {
 		t.Errorf("directory, environment, limit, descriptors: %q", got)
 	}
 }

@@ -17,7 +17,8 @@ func TestTerminal(t *testing.T) {
 	term.resize(t, 33, 77)
 	cmd := m.command(with([]string{"run", "-ti", "--rootfs", newRootfs(t)}, script(`
 		tty; stty size; stat -c %t:%T /dev/console; echo TERM=$TERM; ls /dev/pts
-		trap 'echo resized to $(stty size)' WINCH
+		trap 'echo winch' WINCH
+		until stty size | grep -q '44 99'; do sleep 0.02; done; echo resized
 		read line; echo "read $line"; exit 6`))...)
 	cmd.Env = append(cmd.Env, "TERM=vt220")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = term.slave, term.slave, term.slave
@@ -26,7 +27,8 @@ func TestTerminal(t *testing.T) {
 	term.await(t, "TERM=")
 	term.await(t, "33 77")
 	term.resize(t, 44, 99)
-	term.await(t, "resized to 44 99")
+	term.await(t, "resized")
+	term.await(t, "winch")
 	term.types(t, "hello\n")
 	p.Wait(t).Want(t, 6)
 	if now := term.settings(t); now != settings {
