@@ -139,10 +139,11 @@ func (r *runRequest) check() error {
 	if len(r.uidMaps)+len(r.gidMaps) > 0 && !r.userns {
 		return errors.New("--uidmap, --gidmap: without --userns; add it")
 	}
-	for flag, maps := range map[string][]specs.LinuxIDMapping{"--uidmap": r.uidMaps, "--gidmap": r.gidMaps} {
-		if err := checkIDMaps(maps); err != nil {
-			return fmt.Errorf("%s: %w", flag, err)
-		}
+	if err := checkIDMaps(r.uidMaps); err != nil {
+		return fmt.Errorf("--uidmap: %w", err)
+	}
+	if err := checkIDMaps(r.gidMaps); err != nil {
+		return fmt.Errorf("--gidmap: %w", err)
 	}
 	if err := checkDNS(r.dns); err != nil {
 		return err
@@ -173,6 +174,9 @@ func (r *runRequest) setProcess(p *specs.Process) error {
 	p.SelinuxLabel, _ = r.security.labels()
 	if r.security.noNewPrivs != nil {
 		p.NoNewPrivileges = *r.security.noNewPrivs
+	}
+	if err := creds.CheckRlimits(r.rlimits); err != nil {
+		return fmt.Errorf("--ulimit: %w", err)
 	}
 	p.Rlimits = mergeRlimits(p.Rlimits, r.rlimits)
 	return nil
@@ -240,14 +244,22 @@ func checkRootfs(p *string) func(string) error {
 		}
 		st, err := os.Stat(*p)
 		if err != nil {
-			return fmt.Errorf("%s: %w; unpack the image there first", quote(*p), cause(err))
+			return fmt.Errorf("%s%w; unpack the image there first", where(s, *p), cause(err))
 		}
 		if !st.IsDir() {
-			return fmt.Errorf("%s is no directory; unpack the image into one", quote(*p))
+			return fmt.Errorf("%sno directory; unpack the image into one", where(s, *p))
 		}
 		if host, err := os.Stat("/"); err == nil && os.SameFile(st, host) {
 			return errors.New("the host's own root; leave --rootfs out for a throwaway copy of it")
 		}
 		return nil
 	}
+}
+
+// where says which path a relative one has become.
+func where(given, full string) string {
+	if given == full {
+		return ""
+	}
+	return quote(full) + ": "
 }

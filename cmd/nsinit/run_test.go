@@ -94,6 +94,8 @@ func TestBadRun(t *testing.T) {
 		{"--ulimit nofile=2:1", `ulimit: "nofile=2:1"`},
 		{"--ulimit core=1 --ulimit core=2", `--ulimit: "core=2": the limit is given twice`},
 
+		{"--ulimit nofile=99999999999", `--ulimit: rlimit: RLIMIT_NOFILE: hard limit 99999999999 is above`},
+
 		{"--sysctl net.ipv4.ip_forward", `--sysctl: "net.ipv4.ip_forward": no =`},
 		{"--sysctl kernel.core_pattern=x", `belongs to the host, not to a namespace`},
 		{"--sysctl kernel.shmmax=1+kernel.core_pattern=|/x", `character '+' in the value`},
@@ -105,8 +107,9 @@ func TestBadRun(t *testing.T) {
 		{"--sysctl net.ipv4.ip_forward=1 --sysctl net/ipv4/ip_forward=0", `the key is given twice`},
 
 		{"--rootfs=", `--rootfs: "": empty; form: --rootfs DIR`},
-		{"--rootfs /nonexistent", `--rootfs: "/nonexistent": "/nonexistent": no such file or directory; unpack the image there first`},
-		{"--rootfs " + file, `is no directory; unpack the image into one`},
+		{"--rootfs /nonexistent", `--rootfs: "/nonexistent": no such file or directory; unpack the image there first; form: --rootfs DIR`},
+		{"--rootfs nonexistent/x", `/cmd/nsinit/nonexistent/x": no such file or directory`},
+		{"--rootfs " + file, `no directory; unpack the image into one`},
 		{"--rootfs /", `the host's own root; leave --rootfs out`},
 		{"--rootfs /tmp/..", `the host's own root; leave --rootfs out`},
 		{"-v /tmp", `--volume: "/tmp": 1 parts`},
