@@ -30,6 +30,8 @@ func TestExitCodes(t *testing.T) {
 	if err := os.Symlink("/nowhere", root+"/bin/dangling"); err != nil {
 		t.Fatal(err)
 	}
+	m.run(t, "--rootfs", root, "true").OK(t) // makes the state directory, and mount points in the rootfs
+	before := m.Settled(t)
 	for _, c := range []struct {
 		code   int
 		args   []string
@@ -68,6 +70,7 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%v: %v: stderr %q, want %s in it", c.args, err, r.Stderr, c.stderr)
 		}
 	}
+	m.Await(t, before)
 }
 
 // A program that a signal kills: as process 1 it is deaf to most, so the one from outside is SIGKILL.
@@ -269,7 +272,7 @@ func TestGCLeavesRunningContainersAlone(t *testing.T) {
 	m.Outside(t)
 	root := newRootfs(t)
 	c := m.detached(t, "a", "--rootfs", root, "--network", "bridge", "--netns-name", "blue", "sleep", "60")
-	p := m.start(t, with([]string{"--rootfs", root, "--network", "bridge"}, script("echo up; sleep 60"))...)
+	p := m.start(t, with([]string{"--name", "b", "--rootfs", root, "--network", "bridge"}, script("echo up; sleep 60"))...)
 	p.AwaitOutput(t, "up")
 	before := m.Snapshot(t)
 	m.nsinit(t, "gc").OK(t)
@@ -282,6 +285,8 @@ func TestGCLeavesRunningContainersAlone(t *testing.T) {
 	if s := c.state(t); s.Status != "running" {
 		t.Errorf("state %+v", s)
 	}
+	m.nsinit(t, "kill", "b", "KILL").OK(t)
+	p.Wait(t).Want(t, 137)
 }
 
 func TestPidFile(t *testing.T) {

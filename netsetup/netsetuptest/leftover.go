@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// leftovers returns what outlived the test's commands, once the kernel has had time.
+// leftovers returns what outlived the test's commands, once the kernel has had time: as long as there is less from look to
+// look, and a while longer.
 func (h *Host) leftovers(t testing.TB) []string {
 	t.Helper()
-	var left []string
-	_ = Retry(min(Patience, 5*time.Second), func() error {
-		left = h.look()
-		if len(left) == 0 {
-			return nil
+	left := h.look()
+	for still := time.Now(); len(left) > 0 && time.Since(still) < Patience/20; time.Sleep(10 * time.Millisecond) {
+		now := h.look()
+		if !slices.Equal(now, left) {
+			left, still = now, time.Now()
 		}
-		return errors.New("something is left")
-	})
+	}
 	return left
 }
 
