@@ -35,7 +35,7 @@ func containers() map[string]func() error {
 	return map[string]func() error{
 		"plain":  func() error { return containerOn(nil, nil) },
 		"userns": usernsContainer,
-		"hold":   func() error { return hold() },
+		"hold":   hold,
 	}
 }
 

@@ -96,8 +96,10 @@ func hostileRoots() []hostile {
 		// Row 12: made files.
 		{name: "hosts-link", plant: all(link("/run/canary/f", "/etc/hosts"), files("/etc/hosts")), check: reads("/run/canary/f", "made")},
 		{name: "hosts-link-up", plant: all(link("../../../run/canary/new", "/etc/hosts"), files("/etc/hosts")), check: reads("/run/canary/new", "made")},
-		{name: "hosts-dir", plant: all(func(t *testing.T, c *Config) { must(t, os.Mkdir(c.Root+"/etc/hosts", 0o755)) }, files("/etc/hosts")),
-			want: "file /etc/hosts: mount point /etc/hosts: is a directory, and a regular file can't be mounted on it"},
+		{
+			name: "hosts-dir", plant: all(func(t *testing.T, c *Config) { must(t, os.Mkdir(c.Root+"/etc/hosts", 0o755)) }, files("/etc/hosts")),
+			want: "file /etc/hosts: mount point /etc/hosts: is a directory, and a regular file can't be mounted on it",
+		},
 		{name: "hosts-mode", plant: all(special("/etc/hosts", unix.S_IFREG, 0), files("/etc/hosts")), check: reads("/etc/hosts", "made")},
 		{name: "hosts-in-proc", plant: all(link("/proc/self/attr/exec", "/etc/hosts"), files("/etc/hosts")), want: "nothing may be mounted there"},
 		{name: "etc-link", plant: all(instead("etc", "/run/canary"), files("/etc/hosts")), check: reads("/run/canary/hosts", "made")},
@@ -143,10 +145,14 @@ func hostileRoots() []hostile {
 		{name: "root-missing", plant: func(_ *testing.T, c *Config) { c.Root = "/run/none" }, errno: unix.ENOENT, want: "root file system: /run/none"},
 		{name: "root-file", plant: func(_ *testing.T, c *Config) { c.Root = "/etc/passwd" }, errno: unix.ENOTDIR, want: "root file system: /etc/passwd"},
 		{name: "root-readonly", plant: all(bindRoot(unix.MS_RDONLY), files()), check: checkNodes},
-		{name: "root-readonly-missing", plant: all(func(t *testing.T, c *Config) { must(t, os.Remove(c.Root+"/sys")) }, bindRoot(unix.MS_RDONLY)),
-			errno: unix.EROFS, want: "mount /sys: the directory is missing and can't be made"},
-		{name: "root-readonly-target", plant: all(bindRoot(unix.MS_RDONLY), mounts(source)), errno: unix.EROFS,
-			want: `volume /v: mount point /v: "v" is missing and can't be made`},
+		{
+			name: "root-readonly-missing", plant: all(func(t *testing.T, c *Config) { must(t, os.Remove(c.Root+"/sys")) }, bindRoot(unix.MS_RDONLY)),
+			errno: unix.EROFS, want: "mount /sys: the directory is missing and can't be made",
+		},
+		{
+			name: "root-readonly-target", plant: all(bindRoot(unix.MS_RDONLY), mounts(source)), errno: unix.EROFS,
+			want: `volume /v: mount point /v: "v" is missing and can't be made`,
+		},
 		{name: "root-nosuid-nodev", plant: bindRoot(unix.MS_NOSUID | unix.MS_NODEV), check: func(t *testing.T) {
 			checkNodes(t)
 			wantMount(t, "/", "tmpfs", "rw,nosuid,nodev,relatime")

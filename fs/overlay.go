@@ -109,14 +109,14 @@ func (o *overlay) hiddenPaths() ([]string, error) {
 			return nil, fmt.Errorf("hidden path: %w", err)
 		}
 		for _, name := range names {
-			real, err := o.realPath(name)
+			plain, err := o.realPath(name)
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 				continue
 			}
 			if err != nil {
 				return nil, fmt.Errorf("hidden path: %s: %w", name, err)
 			}
-			found = append(found, real)
+			found = append(found, plain)
 		}
 	}
 	return found, nil

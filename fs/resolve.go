@@ -188,7 +188,7 @@ func fsType(fd int) int64 {
 	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
 		return 0
 	}
-	return int64(st.Type)
+	return st.Type
 }
 
 // kind names what a file's mode says it is.

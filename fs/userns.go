@@ -31,11 +31,11 @@ func inPrivateMounts(f func() error) error {
 	done := make(chan error)
 	go func() {
 		// Never unlocked: the goroutine's end ends the thread, and with it the namespace.
-		runtime.LockOSThread()
+		runtime.LockOSThread() //nolint:forbidigo // a thread for one mount namespace, which ends with it
 		if unix.Gettid() == unix.Getpid() {
 			// The main thread can't end, and what /proc says of the process is what it says of this thread.
 			// While it is held, another one takes over.
-			defer runtime.UnlockOSThread()
+			defer runtime.UnlockOSThread() //nolint:forbidigo // unchanged: only held
 			done <- inPrivateMounts(f)
 			return
 		}
@@ -45,7 +45,7 @@ func inPrivateMounts(f func() error) error {
 }
 
 func privately(f func() error) error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil { //nolint:forbidigo // see inPrivateMounts
 		return fmt.Errorf("mount namespace: unshare: %w", err)
 	}
 	if err := MakePrivate(); err != nil {

@@ -52,7 +52,7 @@ func (v *volume) setTarget(name string) error {
 	if v.target == "/" {
 		return fmt.Errorf("mount destination: %q: is the root itself; give a root file system instead", name)
 	}
-	for _, part := range strings.Split(v.target, "/") {
+	for part := range strings.SplitSeq(v.target, "/") {
 		if len(part) > unix.NAME_MAX {
 			return fmt.Errorf("mount destination: %.32q...: has a part of %d bytes, at most %d are possible", name, len(part), unix.NAME_MAX)
 		}
