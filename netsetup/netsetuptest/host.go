@@ -205,3 +205,10 @@ func sweepCgroups(root string) {
 		}
 	}
 }
+
+// OwnEtc gives the host a copy of the machine's /etc, which the test may change. It is a mount, and goes with the host or by
+// `umount /etc`.
+func (h *Host) OwnEtc(t testing.TB) {
+	t.Helper()
+	h.Run(t, "sh", "-c", "mkdir /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc").OK(t)
+}

@@ -225,3 +225,10 @@ func ping(c *icmp.PacketConn, to netip.Addr, size int, deadline time.Time) error
 		}
 	}
 }
+
+// ServeEcho answers TCP and UDP with what they send, until both are closed.
+func ServeEcho(ln net.Listener, c *net.UDPConn) {
+	e := &Echo{}
+	go e.serveUDP(c)
+	e.serveTCP(ln)
+}
