@@ -175,9 +175,13 @@ func TestDetached(t *testing.T) {
 	if s.ID != "a" || s.Status != "running" || !s.Detached || len(s.Networks) != 1 || s.Pid == 0 {
 		t.Errorf("state %+v", s)
 	}
-	if got := m.Run(t, "cat", fmt.Sprintf("/proc/%d/comm", s.Pid)).OK(t).Line(); got != "sleep" {
-		t.Errorf("process %d is %s", s.Pid, got)
-	}
+	netsetuptest.Poll(t, func() error {
+		got, err := os.ReadFile(m.Path(fmt.Sprintf("/proc/%d/cmdline", s.Pid)))
+		if err == nil && string(got) != "sleep\x0060\x00" {
+			err = fmt.Errorf("process %d is %q", s.Pid, got)
+		}
+		return err
+	})
 	if parent := m.Run(t, "sh", "-c", "ps -o ppid= -o args= -A 2>/dev/null | grep -c '[n]sinit'").Line(); parent != "0" {
 		t.Errorf("%s processes of nsinit stayed", parent)
 	}

@@ -16,8 +16,8 @@ func TestTerminal(t *testing.T) {
 	settings := before(term)
 	term.resize(t, 33, 77)
 	cmd := m.command(with([]string{"run", "-ti", "--rootfs", newRootfs(t)}, script(`
-		tty; stty size; stat -c %t:%T /dev/console; echo TERM=$TERM; ls /dev/pts
 		trap 'echo winch' WINCH
+		tty; stty size; stat -c %t:%T /dev/console; echo TERM=$TERM; ls /dev/pts
 		until stty size | grep -q '44 99'; do sleep 0.02; done; echo resized
 		read line; echo "read $line"; exit 6`))...)
 	cmd.Env = append(cmd.Env, "TERM=vt220")
