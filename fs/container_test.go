@@ -36,6 +36,7 @@ func containers() map[string]func() error {
 		"plain":  func() error { return containerOn(nil, nil) },
 		"userns": usernsContainer,
 		"hold":   hold,
+		"moved":  moved,
 	}
 }
 
@@ -47,6 +48,65 @@ func hold() error {
 	fmt.Println("ready")
 	_, _ = os.Stdin.Read(make([]byte, 1))
 	return nil
+}
+
+// moved makes a root whose /proc and /sys the host renames meanwhile.
+func moved() error {
+	if err := MakePrivate(); err != nil {
+		return err
+	}
+	r, err := Open(containerConfig(), nil)
+	if err != nil {
+		return err
+	}
+	if err := r.MountSystem(nil); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	if err := errors.Join(r.Pivot(), r.Restrict()); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc2/interrupts", &st); err != nil || st.Rdev != unix.Mkdev(1, 3) {
+		return fmt.Errorf("/proc2/interrupts is not masked: %w", err)
+	}
+	if err := os.WriteFile("/proc2/sys/kernel/hostname", []byte("x"), 0); !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("/proc2/sys: %w", err)
+	}
+	if list, err := os.ReadDir("/sys2/firmware"); err != nil || len(list) > 0 {
+		return fmt.Errorf("/sys2/firmware: holds %v, %w", list, err)
+	}
+	return nil
+}
+
+// Who shares the root file system moves the mount points of /proc and /sys away: they are restricted all the
+// same.
+func TestMovedMountPoints(t *testing.T) {
+	if !inHost(t) {
+		return
+	}
+	c := plain(newRootfs(t))
+	cmd := containerCommand(t, "moved", c)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	line := make([]byte, 200)
+	n, _ := out.Read(line)
+	if string(line[:n]) != "ready\n" {
+		t.Fatalf("%s", line[:n])
+	}
+	for _, name := range []string{"proc", "sys"} {
+		must(t, os.Rename(c.Root+"/"+name, c.Root+"/"+name+"2"))
+		must(t, os.Symlink("/tmp", c.Root+"/"+name))
+	}
+	must(t, in.Close())
+	n, _ = out.Read(line)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, line[:n])
+	}
 }
 
 func containerConfig() *Config {

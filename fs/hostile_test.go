@@ -157,6 +157,12 @@ func hostileRoots() []hostile {
 			checkNodes(t)
 			wantMount(t, "/", "tmpfs", "rw,nosuid,nodev,relatime")
 		}},
+		{name: "root-noexec", plant: bindRoot(unix.MS_NOEXEC), check: func(t *testing.T) {
+			if !Noexec("/bin") || Noexec("/dev") {
+				t.Error("noexec is not told")
+			}
+		}},
+		{name: "target-below-root", plant: mounts(at("/a/../../../b/.")), check: reads("/b/file", "source")},
 		{name: "root-no-inodes", plant: func(t *testing.T, c *Config) {
 			must(t, unix.Mount("small", c.Root, "tmpfs", 0, "nr_inodes=3"))
 			must(t, os.Mkdir(c.Root+"/proc", 0o755))

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,7 +59,8 @@ func (r *Root) SetReadonly() error {
 
 // protect mounts a read-only clone of name on itself: a remount would change the flags that it has.
 func (r *Root) protect(name string) error {
-	target, err := openIn(r.fd(), name)
+	dir, name := r.locate(name)
+	target, err := openIn(dir, name)
 	if isMissing(err) {
 		return nil
 	}
@@ -79,23 +81,38 @@ func (r *Root) protect(name string) error {
 
 func isMissing(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
 
+// locate splits a path into a directory that is held open and the rest. What lies in /proc or /sys is looked up
+// from the very mount: who shares the root file system may rename its mount point, and put another directory
+// there.
+func (r *Root) locate(name string) (dir int, rest string) {
+	name = path.Clean(name)
+	switch {
+	case r.procDir >= 0 && under(name, "/proc"):
+		return r.procDir, name[len("/proc"):]
+	case r.sysDir >= 0 && under(name, "/sys"):
+		return r.sysDir, name[len("/sys"):]
+	}
+	return r.fd(), name
+}
+
 func (r *Root) maskAll(pattern string) error {
-	names, err := expand(r.fd(), pattern)
+	dir, pattern := r.locate(pattern)
+	names, err := expand(dir, pattern)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := r.mask(name); err != nil {
+		if err := r.mask(dir, name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// mask hides name: the descriptor of what is there comes first, so that only its own absence is taken for
+// mask hides name in dir: the descriptor of what is there comes first, so that only its own absence is taken for
 // nothing to hide.
-func (r *Root) mask(name string) error {
-	target, err := openIn(r.fd(), name)
+func (r *Root) mask(dir int, name string) error {
+	target, err := openIn(dir, name)
 	if isMissing(err) {
 		return nil
 	}
@@ -177,5 +194,5 @@ func (r *Root) maskFull(name string) error {
 	if list, err := listIn(r.fd(), name); err == nil && len(list) == 0 {
 		return nil
 	}
-	return r.mask(name)
+	return r.mask(r.fd(), name)
 }

@@ -18,6 +18,7 @@ type Root struct {
 	null       int      // a verified /dev/null that masks are made of; -1 before MountSystem
 	blank      int      // the empty tmpfs that masks directories; -1 before the first
 	procDir    int      // the container's /proc, O_PATH; -1 before MountSystem
+	sysDir     int      // and its /sys
 	hostID     int      // the mount that was "/" before
 	hostSys    int      // a clone of the host's /sys, for a user namespace; -1 = none, for hostSysErr
 	hostSysErr error
@@ -41,7 +42,7 @@ func MakePrivate() error {
 // Open makes the root mount: the rootfs, the throwaway overlay, or prepared (may be nil), which PrepareUserns
 // made. It takes prepared over, and clones the sources of all volumes before anything is mounted.
 func Open(c *Config, prepared *os.File) (*Root, error) {
-	r := &Root{config: c, dir: prepared, scratch: -1, null: -1, blank: -1, procDir: -1, hostSys: -1}
+	r := &Root{config: c, dir: prepared, scratch: -1, null: -1, blank: -1, procDir: -1, sysDir: -1, hostSys: -1}
 	if err := r.open(); err != nil {
 		r.Close()
 		return nil, err
@@ -197,7 +198,7 @@ func (r *Root) Close() error {
 	for _, fd := range r.subs {
 		closeFD(fd)
 	}
-	for _, fd := range []*int{&r.scratch, &r.null, &r.blank, &r.procDir, &r.hostSys} {
+	for _, fd := range []*int{&r.scratch, &r.null, &r.blank, &r.procDir, &r.sysDir, &r.hostSys} {
 		if *fd >= 0 {
 			closeFD(*fd)
 			*fd = -1

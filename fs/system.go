@@ -93,7 +93,7 @@ func (r *Root) mountSys() error {
 	if err != nil {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
-	defer closeFD(fd)
+	r.sysDir = fd
 	if err := attach(fd, target); err != nil {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
@@ -137,7 +137,7 @@ func (r *Root) mountCgroup() error {
 	if !r.config.Cgroup && !r.config.HostNet {
 		return nil
 	}
-	target, err := openIn(r.fd(), "/sys/fs/cgroup")
+	target, err := openIn(r.sysDir, "fs/cgroup")
 	if errors.Is(err, unix.ENOENT) && !r.config.Cgroup {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -36,7 +37,34 @@ func (r *Root) mountVolume(v *volume) error {
 			return err
 		}
 	}
-	return attach(v.tree, target)
+	if err := attach(v.tree, target); err != nil {
+		return err
+	}
+	return r.notice(v, target)
+}
+
+// notice keeps the system's directories known where a volume covers one of them whole.
+func (r *Root) notice(v *volume, target int) error {
+	for _, dir := range []*int{&r.procDir, &r.sysDir} {
+		same, err := sameFile(*dir, target)
+		if err != nil {
+			return err
+		}
+		if same {
+			closeFD(*dir)
+			*dir, v.tree = v.tree, -1
+			return nil
+		}
+	}
+	return nil
+}
+
+func sameFile(a, b int) (bool, error) {
+	var x, y unix.Stat_t
+	if err := errors.Join(unix.Fstat(a, &x), unix.Fstat(b, &y)); err != nil {
+		return false, err
+	}
+	return x.Dev == y.Dev && x.Ino == y.Ino, nil
 }
 
 // openTarget opens, or makes, what a mount of the given kind goes on.
