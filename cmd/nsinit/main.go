@@ -11,7 +11,7 @@ import (
 
 // Children are started from the main thread: a parent-death signal is sent when
 // the thread that made the child ends, and only the main thread lives as long as
-// the process.
+// the process. container.Run unlocks it once its child is there.
 func init() { runtime.LockOSThread() }
 
 func main() { os.Exit(newApp().main(os.Args[1:])) }

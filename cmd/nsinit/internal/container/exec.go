@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
@@ -77,7 +76,7 @@ func ExecSteps() []string { return step.Names(execSteps) }
 func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
 	j := &joiner{Runtime: r, id: id, spec: e}
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
+	notify(signals)
 	if err := step.Run("exec", execSteps, j, r.tracer("exec")); err != nil {
 		return ExitCode(err), err
 	}

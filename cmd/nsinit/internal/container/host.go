@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"github.com/nsinit/nsinit/netsetup"
+	"golang.org/x/sys/unix"
 )
 
 // host is the host side of one start.
@@ -30,7 +30,7 @@ type host struct {
 	netns   *netsetup.NetNS // the container's; joined or its own
 	conn    *wire.Conn
 	pidfd   *os.File
-	proc    *os.Process
+	pid     int
 	exit    chan syscall.WaitStatus // one value, when the init has ended
 	root    *os.File                // built here for a user namespace, else nil
 	master  *os.File                // the terminal's host end
@@ -72,14 +72,16 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 		s.ID = os.Getenv(monitorEnv) // a monitor has its parent's
 	}
 	if s.ID == "" {
-		s.ID = newID()
+		var err error
+		if s.ID, err = newID(); err != nil {
+			return exitNsinit, err
+		}
 	}
 	if s.needsMonitor() {
 		return r.startMonitor(s)
 	}
 	h := &host{Runtime: r, ctx: ctx, spec: s, exit: make(chan syscall.WaitStatus, 1)}
 	h.signals = relaySignals(h)
-	defer h.signals.stop()
 	err := plain(step.Run("host", hostSteps, h, r.tracer("host")))
 	if r.isMonitor() {
 		reportToParent(ExitCode(err), err)
@@ -107,10 +109,12 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 }
 
 // newID is 12 hex digits, as docker prints them.
-func newID() string {
+func newID() (string, error) {
 	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	return fmt.Sprintf("%x", b)
+	if _, err := unix.Getrandom(b[:], 0); err != nil {
+		return "", fmt.Errorf("random id: %w", err)
+	}
+	return fmt.Sprintf("%x", b), nil
 }
 
 func (h *host) claimState() (err error) {
@@ -200,8 +204,8 @@ func (h *host) closeRoot() error {
 // recordCreating writes down whose the network is and which process is the init, before it is let go: from
 // here on a killed start leaves a record that gc can end the container by.
 func (h *host) recordCreating() (err error) {
-	h.rec.state.Pid = h.proc.Pid
-	if h.rec.state.StartTime, _, err = startTime(h.proc.Pid); err != nil {
+	h.rec.state.Pid = h.pid
+	if h.rec.state.StartTime, _, err = startTime(h.pid); err != nil {
 		return h.childError(err)
 	}
 	return h.rec.save()
@@ -258,14 +262,13 @@ func (h *host) awaitReady() error {
 
 // recordRunning makes the container visible as running, and tells its pid.
 func (h *host) recordRunning() error {
-	h.rec.state.Status = StatusRunning
-	if err := h.rec.save(); err != nil {
+	if err := h.rec.setRunning(); err != nil {
 		return err
 	}
 	if h.spec.PidFile == "" {
 		return nil
 	}
-	return writeFileWhole(h.spec.PidFile, fmt.Sprintf("%d", h.proc.Pid))
+	return writeFileWhole(h.spec.PidFile, fmt.Sprintf("%d", h.pid))
 }
 
 // leave lets a detached container go its own way.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -37,14 +38,15 @@ func (h *host) startChild() error {
 	}
 	defer stdio.close()
 	pidfd := -1
-	attr := &os.ProcAttr{
+	attr := &syscall.ProcAttr{
 		// One processor and no collector: the init is a list of system calls.
 		Env:   append([]string{"GOMAXPROCS=1", "GOGC=off"}, step.GateEnv()...),
-		Files: append(stdio.files[:], child),
+		Files: []uintptr{stdio.files[0].Fd(), stdio.files[1].Fd(), stdio.files[2].Fd(), child.Fd()},
 		Sys:   h.sysProcAttr(&pidfd),
 	}
+	// Not os.StartProcess: it starts a child of its own first, to see whether pidfds work.
 	start := func() (err error) {
-		h.proc, err = os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{inside.Argv0}, attr)
+		h.pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{inside.Argv0}, attr)
 		return err
 	}
 	if h.netns != nil { // joins one that exists: born in it
@@ -58,6 +60,9 @@ func (h *host) startChild() error {
 	h.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	h.signals.watch(h.pidfd)
 	go h.reap()
+	// The thread that the child's life hangs on is the main one, which never ends: what follows
+	// may run on any.
+	runtime.UnlockOSThread()
 	return nil
 }
 
@@ -129,12 +134,14 @@ func (h *host) stdio() (s stdioFiles, err error) {
 
 // reap waits for the init and passes its status on, once.
 func (h *host) reap() {
-	state, err := h.proc.Wait()
-	if err != nil {
-		h.exit <- syscall.WaitStatus(exitNsinit << 8)
-		return
+	var status syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(h.pid, &status, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
 	}
-	h.exit <- state.Sys().(syscall.WaitStatus)
+	h.exit <- status
 }
 
 // childError says that the init died, where that is why err came.
@@ -169,14 +176,14 @@ func (h *host) killChild() error {
 		h.exit <- status
 		return nil
 	case <-time.After(killPatience):
-		return fmt.Errorf("process %d does not end after SIGKILL", h.proc.Pid)
+		return fmt.Errorf("process %d does not end after SIGKILL", h.pid)
 	}
 }
 
 // prepareRoot builds the root here for a container in a user namespace, which could not make the overlay
 // itself, with the ids mapped.
 func (h *host) prepareRoot() error {
-	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", h.proc.Pid))
+	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", h.pid))
 	if err != nil {
 		return err
 	}

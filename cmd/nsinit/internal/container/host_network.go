@@ -77,7 +77,7 @@ func (h *host) closeNetworks() error {
 // container's namespace before the init is released.
 func (h *host) attachNetworks() (err error) {
 	if h.netns == nil {
-		if h.netns, err = netsetup.ProcessNetNS(h.pidfd, h.proc.Pid); err != nil {
+		if h.netns, err = netsetup.ProcessNetNS(h.pidfd, h.pid); err != nil {
 			return h.childError(err)
 		}
 	}

@@ -132,12 +132,21 @@ func (c *record) load() error {
 	if c.state.Version != recordVersion {
 		return fmt.Errorf("%s: version %d, this nsinit knows %d; use the nsinit that made it", c.path("state.json"), c.state.Version, recordVersion)
 	}
+	if _, err := os.Stat(c.path("running")); err == nil {
+		c.state.Status = StatusRunning
+	}
 	return nil
+}
+
+// setRunning says that the program runs. A file of its own is cheaper than the whole state once more.
+func (c *record) setRunning() error {
+	c.state.Status = StatusRunning
+	return os.WriteFile(c.path("running"), nil, 0o600)
 }
 
 // save writes state.json whole or not at all. It isn't synced: the directory is gone with the boot anyway.
 func (c *record) save() error {
-	data, err := json.MarshalIndent(&c.state, "", "  ")
+	data, err := json.Marshal(&c.state)
 	if err != nil {
 		return err
 	}

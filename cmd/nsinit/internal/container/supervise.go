@@ -30,14 +30,20 @@ const insist = 3
 
 func relaySignals(h *host) *signalRelay {
 	r := &signalRelay{h: h, ch: make(chan os.Signal, 64)}
-	signal.Notify(r.ch)
+	notify(r.ch)
 	go r.relay()
 	return r
 }
 
-func (r *signalRelay) stop() {
-	signal.Stop(r.ch)
-	close(r.ch)
+// commonSignals are caught from the first moment, the others a little later: the Go runtime switches threads several
+// times for each signal that it begins to catch, which would cost a short program more than its whole network.
+var commonSignals = [...]os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH}
+
+const otherSignalsAfter = 30 * time.Millisecond
+
+func notify(ch chan<- os.Signal) {
+	signal.Notify(ch, commonSignals[:]...)
+	time.AfterFunc(otherSignalsAfter, func() { signal.Notify(ch) })
 }
 
 // interrupted returns the signal that ended the start, or 0.
