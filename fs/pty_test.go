@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -24,10 +25,9 @@ func TestPty(t *testing.T) {
 	checkConsole(t)
 	_, err = pty.Slave.WriteString("hello\n")
 	must(t, err)
-	buf := make([]byte, 16)
-	n, err := pty.Master.Read(buf)
-	if string(buf[:n]) != "hello\r\n" {
-		t.Errorf("%q, %v", buf[:n], err)
+	buf := make([]byte, len("hello\r\n")) // it may come in pieces
+	if _, err := io.ReadFull(pty.Master, buf); string(buf) != "hello\r\n" {
+		t.Errorf("%q, %v", buf, err)
 	}
 	var st unix.Stat_t
 	must(t, unix.Fstat(int(pty.Slave.Fd()), &st))
