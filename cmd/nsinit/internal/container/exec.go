@@ -83,6 +83,7 @@ func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
 	if e.Detach {
 		return 0, nil
 	}
+	notifyAll(signals)
 	go j.forward(signals)
 	finish := func() {}
 	if j.pty != nil {

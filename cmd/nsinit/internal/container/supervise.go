@@ -35,14 +35,17 @@ func relaySignals(h *host) *signalRelay {
 	return r
 }
 
-// commonSignals are caught from the first moment, the others a little later: the Go runtime switches threads several
-// times for each signal that it begins to catch, which would cost a short program more than its whole network.
+// commonSignals are caught from the first moment, the others once a program has turned out to stay: the Go runtime switches
+// threads several times for each signal that it begins to catch, which would cost a short program more than its
+// whole network.
 var commonSignals = [...]os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH}
 
-const otherSignalsAfter = 30 * time.Millisecond
+const otherSignalsAfter = 100 * time.Millisecond
 
-func notify(ch chan<- os.Signal) {
-	signal.Notify(ch, commonSignals[:]...)
+func notify(ch chan<- os.Signal) { signal.Notify(ch, commonSignals[:]...) }
+
+// notifyAll catches the other signals, too, after a while.
+func notifyAll(ch chan<- os.Signal) {
 	time.AfterFunc(otherSignalsAfter, func() { signal.Notify(ch) })
 }
 
@@ -91,6 +94,7 @@ func (r *signalRelay) send(sig syscall.Signal) {
 // supervise stays with a foreground container until its end and returns its exit code.
 func (h *host) supervise() int {
 	h.signals.running.Store(true)
+	notifyAll(h.signals.ch)
 	if h.signals.interrupted() != 0 { // between the start's end and now
 		h.signals.send(unix.SIGKILL)
 	}
