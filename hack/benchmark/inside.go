@@ -59,8 +59,10 @@ func (h *host) printMemory() error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	defer c.Wait()
-	defer c.Process.Signal(os.Interrupt)
+	defer func() {
+		_ = c.Process.Signal(os.Interrupt)
+		_ = c.Wait()
+	}()
 	host, init, err := peaks(c.Process.Pid)
 	if err != nil {
 		return err
