@@ -196,22 +196,37 @@ func (r *Resolvers) Loopback() []netip.AddrPort {
 func (r *Resolvers) Content(forwarders ...netip.Addr) []byte {
 	var servers []netip.Addr
 	for _, s := range r.Servers {
-		these := []netip.Addr{s.Addr}
 		if s.Loopback {
-			these = forwarders
-		}
-		for _, a := range these {
-			if !slices.Contains(servers, a) {
-				servers = append(servers, a)
-			}
+			servers = append(servers, forwarders...)
+		} else {
+			servers = append(servers, s.Addr)
 		}
 	}
+	return r.file(servers)
+}
+
+// HostContent returns the file of a container in the host's own network
+// namespace, where the host's loopback serves it as well.
+func (r *Resolvers) HostContent() []byte {
+	var servers []netip.Addr
+	for _, s := range r.Servers {
+		servers = append(servers, s.Addr)
+	}
+	return r.file(servers)
+}
+
+// file writes a resolv.conf with servers, each once.
+func (r *Resolvers) file(servers []netip.Addr) []byte {
 	var out bytes.Buffer
-	if len(r.Search) > 0 && !(len(r.Search) == 1 && r.Search[0] == ".") {
+	if len(r.Search) > 0 && (len(r.Search) > 1 || r.Search[0] != ".") {
 		fmt.Fprintf(&out, "search %s\n", strings.Join(cutSearch(r.Search), " "))
 	}
-	for _, a := range servers[:min(len(servers), maxServers)] {
-		fmt.Fprintf(&out, "nameserver %s\n", a)
+	var written []netip.Addr
+	for _, a := range servers {
+		if len(written) < maxServers && !slices.Contains(written, a) {
+			written = append(written, a)
+			fmt.Fprintf(&out, "nameserver %s\n", a)
+		}
 	}
 	if len(r.Options) > 0 {
 		fmt.Fprintf(&out, "options %s\n", strings.Join(r.Options, " "))
