@@ -40,7 +40,9 @@ func TestDefaultMounts(t *testing.T) {
 		{"/dev/mqueue", "mqueue", "rw,nosuid,nodev,noexec"},
 		{"/sys", "sysfs", "ro,nosuid,nodev,noexec"},
 		{"/sys/fs/cgroup", "cgroup2", "ro,nosuid,nodev,noexec"},
-		{"/etc/hosts", "", "nodev"}, {"/etc/resolv.conf", "", "nodev"}, {"/etc/hostname", "", "nodev"},
+		{"/etc/hosts", "", "nodev"},
+		{"/etc/resolv.conf", "", "nodev"},
+		{"/etc/hostname", "", "nodev"},
 	} {
 		got, ok := byPoint[c.point]
 		if !ok || c.kind != "" && got.Type != c.kind {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -36,7 +35,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "integration:", err)
 	}
 	_ = os.RemoveAll(dir)
-	os.Exit(code) //nolint:forbidigo // it is what TestMain is for
+	os.Exit(code)
 }
 
 // testedBinary is the one that env names, or else one that is built into dir.
@@ -46,7 +45,7 @@ func testedBinary(dir, env, name string, flags ...string) (string, error) {
 	}
 	path := filepath.Join(dir, name)
 	args := append([]string{"build", "-o", path}, flags...)
-	cmd := exec.Command(filepath.Join(runtime.GOROOT(), "bin", "go"), append(args, "github.com/nsinit/nsinit/cmd/nsinit")...) //nolint:forbidigo // a test's build
+	cmd := exec.Command("go", append(args, "github.com/nsinit/nsinit/cmd/nsinit")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)

@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -323,109 +322,6 @@ func TestLeases(t *testing.T) {
 	m.run(t, "--network", path, "true").OK(t)
 }
 
-func TestJoinNamedNamespace(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	m.Run(t, "sh", "-c", "ip netns add blue && ip -n blue link set lo up && ip -n blue link add br9 type bridge && ip -n blue addr add 10.9.0.1/24 dev br9 && ip netns exec blue sysctl -qw net.ipv4.ip_forward=1").OK(t)
-	t.Cleanup(func() { m.Run(t, "ip", "netns", "del", "blue").OK(t) })
-	blue := m.Named(t, "blue")
-	before := blue.NetworkSnapshot(t)
-	if got := m.run(t, "--network", "ns:/run/netns/blue", "--", "ip", "-4", "-o", "addr", "show", "dev", "br9").OK(t).Stdout; !strings.Contains(got, "10.9.0.1/24") {
-		t.Errorf("inside: %q", got)
-	}
-	if d := netsetuptest.Diff(before, blue.NetworkSnapshot(t)); d != "" {
-		t.Errorf("the namespace was changed:\n%s", d)
-	}
-}
-
-func TestJoinContainer(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	c := m.detached(t, "a", "--network", "bridge", "sleep", "60")
-	node := c.node(t)
-	before := node.NetworkSnapshot(t)
-	if got := m.run(t, "--network", "container:a", "--", "readlink", "/proc/self/ns/net").OK(t).Line(); got != fmt.Sprintf("net:[%d]", node.Inode(t)) {
-		t.Errorf("namespace %s, want %d", got, node.Inode(t))
-	}
-	if d := netsetuptest.Diff(before, node.NetworkSnapshot(t)); d != "" {
-		t.Errorf("the namespace was changed:\n%s", d)
-	}
-}
-
-func TestNetnsName(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	c := m.detached(t, "a", "--network", "bridge", "--netns-name", "blue", "sleep", "60")
-	v4, _ := c.addrs(t)
-	if got := m.Run(t, "ip", "netns", "exec", "blue", "ip", "-4", "-o", "addr", "show", "dev", "eth0").OK(t).Stdout; !strings.Contains(got, v4.String()) {
-		t.Errorf("ip netns exec: %q, want %v", got, v4)
-	}
-	if m.Named(t, "blue").Inode(t) != c.node(t).Inode(t) {
-		t.Error("/run/netns/blue is some other namespace")
-	}
-	m.nsinit(t, "delete", "--force", "a").OK(t)
-	if _, err := os.Lstat(m.Path("/run/netns/blue")); err == nil {
-		t.Error("/run/netns/blue is still there")
-	}
-}
-
-func TestHostNetwork(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	m.Outside(t)
-	before := m.Snapshot(t)
-	own := []string{"file ", "cgroup "} // nsinit's state directory and its cgroup's parent, both empty
-	want := m.Run(t, "readlink", "/proc/self/ns/net").OK(t).Line()
-	if got := m.run(t, "--network", "host", "readlink", "/proc/self/ns/net").OK(t).Line(); got != want {
-		t.Errorf("namespace %s, want the host's %s", got, want)
-	}
-	m.run(t, with([]string{"--network", "host"}, script("ls /sys/class/net/to-outside"))...).OK(t)
-	if got := m.run(t, with([]string{"--network", "host"}, script("(echo 1 >/proc/sys/net/ipv4/ip_forward) 2>&1 | grep -c Read-only"))...).Line(); got != "1" {
-		t.Error("the host's sysctls can be written")
-	}
-	if d := netsetuptest.Diff(before.Without(own...), m.Snapshot(t).Without(own...)); d != "" {
-		t.Errorf("the host was changed:\n%s", d)
-	}
-}
-
-func TestNoNetwork(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	r := m.run(t, "--network", "none", "--", "ip", "-d", "-j", "addr").OK(t)
-	links := netsetuptest.Decode[[]netsetuptest.Link](t, r)
-	if len(links) != 1 || !links[0].Up() || len(links[0].AddrInfo) != 2 {
-		t.Errorf("interfaces %+v, want lo up", links)
-	}
-	if links := netsetuptest.Names(m.Links(t)); !slices.Equal(links, []string{"lo"}) {
-		t.Errorf("the host has %v now", links)
-	}
-}
-
-// The host keeps what a router told it, although forwarding is on for the bridge.
-func TestRouterAdvertisementSurvives(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	p := m.Peer(t, "router")
-	advertise(t, m, p)
-	before := m.Routes(t)
-	c := m.detached(t, "a", "--network", "bridge", "sleep", "60")
-	if err := c.node(t).Ping(p.V6, 0, soon()); err != nil {
-		t.Error(err)
-	}
-	advertised := func(rs []netsetuptest.Route) []netsetuptest.Route {
-		return slices.DeleteFunc(slices.Clone(rs), func(r netsetuptest.Route) bool { return r.Protocol != "ra" })
-	}
-	if len(advertised(before)) == 0 {
-		t.Fatalf("the host has learnt nothing: %v", before)
-	}
-	if got, want := fmt.Sprint(advertised(m.Routes(t))), fmt.Sprint(advertised(before)); got != want {
-		t.Errorf("routes learnt before: %s, now: %s", want, got)
-	}
-	// The next advertisement must be heard, too.
-	m.Run(t, "sh", "-c", "ip -6 route flush proto ra; ip -6 route del default proto ra 2>/dev/null; true").OK(t)
-	advertise(t, m, p)
-}
-
 func TestResolvConf(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -455,39 +351,4 @@ func TestHostsFile(t *testing.T) {
 			}
 		}
 	}
-}
-
-// A second start of the same kind changes nothing on the host.
-func TestHostAfterwards(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	m.Outside(t)
-	m.run(t, "--network", "bridge", "true").OK(t)
-	before := m.Settled(t)
-	for range 3 {
-		m.run(t, "--network", "bridge", "true").OK(t)
-	}
-	m.Await(t, before)
-	m.nsinit(t, "gc").OK(t)
-	m.Await(t, before)
-}
-
-// gc --all gives the host back as it was before nsinit.
-func TestHostBeforeEverything(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	m.Outside(t)
-	files := []string{"file ", "cgroup "} // empty directories may stay
-	before := m.Snapshot(t).Without(files...)
-	m.run(t, "--network", "bridge", "true").OK(t)
-	if netsetuptest.Diff(before, m.Snapshot(t).Without(files...)) == "" {
-		t.Error("a bridge leaves no trace: the snapshot is blind")
-	}
-	m.nsinit(t, "gc", "--all").OK(t)
-	netsetuptest.Poll(t, func() error {
-		if d := netsetuptest.Diff(before, m.Snapshot(t).Without(files...)); d != "" {
-			return fmt.Errorf("the host is not as it was:\n%s", d)
-		}
-		return nil
-	})
 }

@@ -142,10 +142,13 @@ func (h *Host) startHolder() error {
 	}
 	h.holder, h.stop, h.pidfd = cmd, stop, os.NewFile(uintptr(pidfd), "pidfd")
 	line, err := bufio.NewReader(said).ReadString('\n')
-	if line != "ready\n" {
-		return fmt.Errorf("holder: %s%v", line, err)
+	switch line {
+	case "ready\n":
+		return nil
+	case "":
+		return fmt.Errorf("holder: %w", err)
 	}
-	return nil
+	return fmt.Errorf("holder: %s", strings.TrimSpace(line))
 }
 
 // remove ends the holder, and with it all processes, and removes the cgroups.

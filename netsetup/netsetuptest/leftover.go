@@ -89,7 +89,7 @@ func (h *Host) cgroupLines() []string {
 	var lines []string
 	_ = filepath.WalkDir(h.cgroup, func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
-			return nil
+			return nil //nolint:nilerr // a cgroup that goes meanwhile is not there
 		}
 		rel := strings.TrimPrefix(path, h.cgroup)
 		if rel == "/"+sessionCgroup {

@@ -296,7 +296,7 @@ func (h *Host) fileLines(dirs ...string) []string {
 	for _, dir := range dirs {
 		_ = filepath.WalkDir(h.Path(dir), func(path string, d os.DirEntry, err error) error {
 			if err != nil || path == h.Path(dir) {
-				return nil
+				return nil //nolint:nilerr // a file that goes meanwhile, or was never there, is not there
 			}
 			lines = append(lines, fmt.Sprintf("file %s: %s", strings.TrimPrefix(path, root), describe(path, d)))
 			return nil
