@@ -82,7 +82,7 @@ func (f *forwarding) enough6() (bool, error) {
 	switch {
 	case forwardsAll(6):
 		return !f.overtaken(6), nil
-	case !f.canForce() || !force6(f.device).is("1"):
+	case f.opt.noForce || !force6(f.device).is("1"): // or it has no such sysctl
 		return false, nil
 	}
 	return f.uplinksAre(6, force6)

@@ -117,7 +117,7 @@ func (l *lab) ruleset(t testing.TB) string {
 // sysctls are the values of forwarding and of router advertisements, as text.
 func (l *lab) sysctls(t testing.TB) string {
 	t.Helper()
-	return l.Run(t, "sh", "-c", "cd /proc/sys/net && grep -s . ipv4/ip_forward ipv[46]/conf/*/forwarding ipv6/conf/*/force_forwarding ipv6/conf/*/accept_ra ipv4/conf/*/route_localnet").OK(t).Stdout
+	return l.Run(t, "sh", "-c", "cd /proc/sys/net && grep -s . ipv4/ip_forward ipv[46]/conf/*/forwarding ipv6/conf/*/force_forwarding ipv6/conf/*/accept_ra ipv4/conf/*/route_localnet; true").OK(t).Stdout
 }
 
 func check(t testing.TB, err error) {
@@ -125,4 +125,16 @@ func check(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// bridgeCalls shows packets of bridges to the firewall ("1"), or doesn't ("0").
+func (l *lab) bridgeCalls(t testing.TB, value string) {
+	t.Helper()
+	if r := l.Run(t, "ls", "/proc/sys/net/bridge"); r.Code != 0 {
+		if value == "1" {
+			t.Log("br_netfilter is not loaded: tried without it")
+		}
+		return
+	}
+	l.Run(t, "sh", "-c", "cd /proc/sys/net/bridge && for f in bridge-nf-call-ip*tables; do echo "+value+" > $f; done").OK(t)
 }

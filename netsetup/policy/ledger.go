@@ -23,6 +23,7 @@ type ledger struct {
 	Boot    string   `json:"boot"`
 	Changes []change `json:"changes"`
 	Opened  []opened `json:"opened"`
+	Guarded []string `json:"guarded,omitempty"` // devices with the loopback's guard
 
 	path string
 }
@@ -131,6 +132,13 @@ func (l *ledger) remove() error {
 // allIPv6 tells whether IPv6 forwarding was switched on for all devices at once.
 func (l *ledger) allIPv6() bool {
 	return slices.ContainsFunc(l.Changes, func(c change) bool { return c.Sysctl == forwarding6("all") })
+}
+
+// guard notes a device that the loopback's guard is put on.
+func (l *ledger) guard(device string) {
+	if !slices.Contains(l.Guarded, device) {
+		l.Guarded = append(l.Guarded, device)
+	}
 }
 
 // open notes devices that forward because of us.

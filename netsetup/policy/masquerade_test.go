@@ -58,7 +58,7 @@ func TestOwnNetworksAreNotMasqueraded(t *testing.T) {
 		check(t, l.masquerade(a))
 	}
 	for _, bridgeCalls := range []string{"0", "1"} {
-		l.Run(t, "sh", "-c", "cd /proc/sys/net/bridge && for f in bridge-nf-call-ip*tables; do echo "+bridgeCalls+" > $f; done").OK(t)
+		l.bridgeCalls(t, bridgeCalls)
 		for _, peer := range []struct {
 			*netsetuptest.Node
 			a netsetup.Attachment
@@ -223,6 +223,41 @@ func TestUndoTwice(t *testing.T) {
 func without(text, word string) string {
 	lines := slices.DeleteFunc(strings.SplitAfter(text, "\n"), func(l string) bool { return strings.Contains(l, word) })
 	return strings.Join(lines, "")
+}
+
+func TestCheckFindsWhatIsMissing(t *testing.T) {
+	l := newLab(t)
+	_, a := l.container(t, "nsi0", 77, 2)
+	_, missing := l.container(t, "nsi0", 77, 3)
+	differences := func(a netsetup.Attachment) string {
+		var diffs []netsetup.Difference
+		check(t, l.Do(func() (err error) {
+			diffs, err = Check(t.Context(), nil, a, l.opt)
+			return err
+		}))
+		return fmt.Sprint(diffs)
+	}
+	const table = "table inet nsinit: want "
+	for _, tt := range []struct{ commands, want string }{
+		{"true", "[" + table + "the table, the kernel has none forwarding for nsi0: want on, the kernel has off]"},
+		{"", "[]"},
+		{"sysctl -qw net.ipv4.conf.nsi0.forwarding=0", "[forwarding for nsi0: want on, the kernel has off]"},
+		{"sysctl -qw net.ipv4.conf.nsi0.forwarding=1; nft flush chain inet nsinit postrouting", "[" + table + "the rules of chain postrouting, the kernel has none]"},
+		{"nft flush ruleset", "[" + table + "the table, the kernel has none]"},
+	} {
+		if tt.commands == "" {
+			check(t, l.masquerade(a))
+		}
+		l.Run(t, "sh", "-c", tt.commands).OK(t)
+		if got := differences(a); got != tt.want {
+			t.Errorf("after %q: %s, want %s", tt.commands, got, tt.want)
+		}
+	}
+	check(t, l.masquerade(a))
+	want := "[" + table + "10.77.0.3, the kernel has none " + table + "fd77::3, the kernel has none]"
+	if got := differences(missing); got != want {
+		t.Errorf("for another container: %s, want %s", got, want)
+	}
 }
 
 func TestAttachmentWithoutHostSide(t *testing.T) {

@@ -135,6 +135,7 @@ func openLoopback(ctx context.Context, h *netsetup.Host, l hostLink, opt Options
 		return false, err
 	}
 	if !l.lasting {
+		_ = setGuard(l.device) // see below
 		return false, s.write("1")
 	}
 	lock, err := takeLock(ctx, opt.StateDir)
@@ -151,13 +152,18 @@ func openLoopback(ctx context.Context, h *netsetup.Host, l hostLink, opt Options
 		return false, err
 	}
 	ledger.append(change{Sysctl: s, Was: was, Now: "1"})
+	ledger.guard(l.device)
 	if err := ledger.save(); err != nil {
 		return false, err
+	}
+	guard := ""
+	if err := setGuard(l.device); err != nil {
+		guard = fmt.Sprintf(" (only while the table inet %s is there: no second guard, %v)", tableName, err)
 	}
 	if err := s.write("1"); err != nil {
 		return false, err
 	}
-	h.Warn(fmt.Sprintf("the host's resolver listens on the loopback; for the network %s nsinit set %s=1 and lets through nothing but its DNS; `nsinit gc --all` undoes it, --dns ADDRESS avoids it", l.network, s))
+	h.Warn(fmt.Sprintf("the host's resolver listens on the loopback; for the network %s nsinit set %s=1 and lets through nothing but its DNS%s; `nsinit gc --all` undoes it, --dns ADDRESS avoids it", l.network, s, guard))
 	return true, nil
 }
 

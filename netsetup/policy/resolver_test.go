@@ -89,7 +89,14 @@ func (l *lab) resolver(a netsetup.Attachment, upstream ...netip.AddrPort) (gatew
 }
 
 func TestResolverOnLoopback(t *testing.T) {
+	for _, calls := range []string{"0", "1"} {
+		t.Run("bridge-nf-call "+calls, func(t *testing.T) { testResolverOnLoopback(t, calls) })
+	}
+}
+
+func testResolverOnLoopback(t *testing.T, bridgeCalls string) {
 	l := newLab(t)
+	l.bridgeCalls(t, bridgeCalls)
 	before := l.sysctls(t)
 	l.nameServer(t, "stub", stub.String())
 	c, a := l.container(t, "nsi0", 77, 2)
@@ -148,8 +155,8 @@ func TestLoopbackStaysClosed(t *testing.T) {
 	if said, err := ask(c, "tcp", "10.77.0.1:53", soon); err != nil {
 		t.Fatalf("%q %v", said, err)
 	}
-	// The container's owner gives 127/8 to eth0.
-	c.Run(t, "sh", "-c", "ip route flush table local 127.0.0.0/8; ip link set lo down; ip route add 127.0.0.0/8 via 10.77.0.1 src 10.77.0.2; sysctl -qw net.ipv4.conf.all.route_localnet=1").OK(t)
+	c.Run(t, "sh", "-c", toLoopback).OK(t)
+	l.Run(t, "tc", "filter", "del", "dev", "nsi0", "ingress").OK(t) // the table alone must do
 	check(t, l.mustDrop(t, "ip daddr 127.0.0.0/8", func() {
 		for _, to := range []string{"127.0.0.1:7777", "127.0.0.53:53"} {
 			for _, network := range []string{"tcp", "udp"} {
@@ -165,6 +172,40 @@ func TestLoopbackStaysClosed(t *testing.T) {
 		time.Sleep(never)
 	}))
 }
+
+// Reloading Debian's nftables service flushes everything. What runs must not get at
+// the host's loopback until the next start puts the table back.
+func TestLoopbackStaysClosedWithoutTable(t *testing.T) {
+	l := newLab(t)
+	l.nameServer(t, "stub", stub.String())
+	l.nameServer(t, "secret", "127.0.0.1:7777")
+	l.nameServer(t, "open", "10.77.0.1:7778")
+	c, a := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(a))
+	_, err := l.resolver(a, stub)
+	check(t, err)
+	c.Run(t, "sh", "-c", toLoopback).OK(t)
+	l.nft(t, "flush ruleset")
+	for _, network := range []string{"tcp", "udp"} {
+		if said, err := ask(c, network, "127.0.0.1:7777", never); err == nil {
+			t.Errorf("%s answers %q", network, said)
+		}
+	}
+	if said, err := ask(c, "tcp", "10.77.0.1:7778", soon); err != nil {
+		t.Errorf("the host's other services: %q %v", said, err)
+	}
+	l.Run(t, "tc", "filter", "del", "dev", "nsi0", "ingress").OK(t)
+	if _, err := ask(c, "tcp", "127.0.0.1:7777", soon); err != nil {
+		t.Errorf("the test is wrong: closed by something else: %v", err)
+	}
+	check(t, l.undoHost())
+	if _, err := ask(c, "tcp", "127.0.0.1:7777", never); err == nil {
+		t.Error("open after undo")
+	}
+}
+
+// toLoopback gives 127/8 to eth0, inside a container whose owner may do so.
+const toLoopback = "ip addr flush dev lo; ip link set lo down; ip route add 127.0.0.0/8 via 10.77.0.1 src 10.77.0.2; sysctl -qw net.ipv4.conf.all.route_localnet=1"
 
 // mustDrop runs f and expects the loopback chain's rule to have dropped packets.
 func (l *lab) mustDrop(t *testing.T, rule string, f func()) error {

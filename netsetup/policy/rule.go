@@ -152,3 +152,15 @@ func from(addr netip.Addr) []expr.Any {
 		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: first},
 	}
 }
+
+// mark sets bits of the packet's mark.
+func mark(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: first},
+		&expr.Bitwise{
+			SourceRegister: first, DestRegister: first, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(^bits), Xor: binaryutil.NativeEndian.PutUint32(bits),
+		},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: first, SourceRegister: true},
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A sysctl is a path below /proc/sys/net. The kernel looks it up in the network
@@ -40,12 +42,20 @@ func (s sysctl) String() string {
 	return "net." + strings.NewReplacer("/", ".", ".", "/").Replace(string(s))
 }
 
+// read returns the value without the newline. It is a bare system call or three,
+// since each start reads some: os.ReadFile would also ask for the size and poll.
 func (s sysctl) read() (string, error) {
-	data, err := os.ReadFile(s.path())
+	fd, err := unix.Open(s.path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", s.wrap("read", err)
 	}
-	return strings.TrimSpace(string(data)), nil
+	defer unix.Close(fd)
+	var buf [64]byte // those of this package are numbers
+	n, err := unix.Read(fd, buf[:])
+	if err != nil {
+		return "", s.wrap("read", err)
+	}
+	return strings.TrimSpace(string(buf[:n])), nil
 }
 
 // write sets the value by one write, as the kernel wants it.

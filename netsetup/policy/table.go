@@ -80,7 +80,7 @@ func (t table) chains(allIPv6 bool) []chainSpec {
 	opened := t.openedChain()
 	return []chainSpec{
 		opened, t.forwardChain(opened.Chain, allIPv6), t.masqueradeChain(),
-		t.loopbackChain(), t.relayChain(), t.answerChain(),
+		t.loopbackChain(), t.relayChain(), t.markChain(), t.answerChain(),
 	}
 }
 
@@ -158,6 +158,17 @@ func (t table) relayChain() chainSpec {
 		{"", join(in, toPort(unix.IPPROTO_TCP, dnsPort), relay(t.relayed))},
 	}
 	return t.base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, rules)
+}
+
+// markChain lets relayed queries pass the guard (see guard.go), each packet of them.
+func (t table) markChain() chainSpec {
+	rules := []ruleSpec{
+		{"", join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local),
+			destination4.within(expr.CmpOpEq, netip.MustParsePrefix("127.0.0.0/8")),
+			tracked(expr.CtKeySTATUS, statusDestinationNAT), mark(relayMark))},
+	}
+	after := nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1)
+	return t.base("mark", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, after, rules)
 }
 
 // answerChain gives relayed queries a source on the loopback. systemd-resolved

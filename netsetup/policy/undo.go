@@ -77,5 +77,11 @@ func (l *ledger) undo() error {
 			errs = append(errs, err)
 		}
 	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, device := range l.Guarded {
+		errs = append(errs, removeGuard(device))
+	}
 	return errors.Join(errs...)
 }
