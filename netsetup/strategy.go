@@ -59,40 +59,40 @@ type Subnet struct {
 
 // A Route is a route inside the container.
 type Route struct {
-	Dst     netip.Prefix // 0.0.0.0/0 or ::/0 for a default route
-	Gateway netip.Addr   // zero: on the link
-	OnLink  bool         // the gateway lies outside every prefix of the interface
-	MTU     int          // 0 = the interface's
-	Metric  int          // 0 = the kernel's
+	Dst     netip.Prefix `json:"dst"`              // 0.0.0.0/0 or ::/0 for a default route
+	Gateway netip.Addr   `json:"gateway,omitzero"` // zero: on the link
+	OnLink  bool         `json:"onLink,omitzero"`  // the gateway lies outside every prefix of the interface
+	MTU     int          `json:"mtu,omitzero"`     // 0 = the interface's
+	Metric  int          `json:"metric,omitzero"`  // 0 = the kernel's
 }
 
 // DNS is what CNI calls dns: resolvers for the container.
 type DNS struct {
-	Nameservers []string
-	Domain      string
-	Search      []string
-	Options     []string
+	Nameservers []string `json:"nameservers,omitzero"`
+	Domain      string   `json:"domain,omitzero"`
+	Search      []string `json:"search,omitzero"`
+	Options     []string `json:"options,omitzero"`
 }
 
 // An Attachment is one interface of a container: what the host half made and
 // what the container half still has to do. It is the only value that passes
 // between them, over the sync pipe, and it is kept in the container's state.
 type Attachment struct {
-	Network    string         // the network's name
-	Strategy   string         // who made it
-	IfName     string         // the name inside
-	Arrived    string         // the name that it arrived under; "" = IfName
-	HostIf     string         // the host's end; "" if there is none
-	Bridge     string         // the bridge that HostIf is a port of; "" if none
-	MAC        string         // of the inner end
-	MTU        int            // bytes; 0 = leave it
-	Addresses  []netip.Prefix // in order; the first of a family is the source address
-	Gateways   []netip.Addr   // default gateways, at most one a family
-	Routes     []Route        // further routes
-	NoIPv6     bool           // disable_ipv6 before it is up
-	DAD        bool           // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
-	DNS        DNS
-	Masquerade bool
+	Network    string         `json:"network"`          // the network's name
+	Strategy   string         `json:"strategy"`         // who made it
+	IfName     string         `json:"ifName"`           // the name inside
+	Arrived    string         `json:"arrived,omitzero"` // the name that it arrived under; "" = IfName
+	HostIf     string         `json:"hostIf,omitzero"`  // the host's end; "" if there is none
+	Bridge     string         `json:"bridge,omitzero"`  // the bridge that HostIf is a port of; "" if none
+	MAC        string         `json:"mac,omitzero"`     // of the inner end
+	MTU        int            `json:"mtu,omitzero"`     // bytes; 0 = leave it
+	Addresses  []netip.Prefix `json:"addresses"`        // in order; the first of a family is the source address
+	Gateways   []netip.Addr   `json:"gateways"`         // default gateways, at most one a family
+	Routes     []Route        `json:"routes,omitzero"`  // further routes
+	NoIPv6     bool           `json:"noIPv6,omitzero"`  // disable_ipv6 before it is up
+	DAD        bool           `json:"dad,omitzero"`     // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
+	DNS        DNS            `json:"dns,omitzero"`
+	Masquerade bool           `json:"masquerade,omitzero"`
 }
 
 // A Difference is one thing in which the kernel doesn't hold what an
@@ -107,13 +107,13 @@ func (d Difference) String() string {
 // network namespace. It is recorded before it is made; whoever holds the record
 // can undo it, at any time and more than once, without anything else.
 type Object struct {
-	Kind    string // "lease", "masquerade", "netns-name", "bridge", "sysctl", "link", ...
-	Network string // the network that it belongs to
-	Name    string // address, device, path: what Kind needs
-	Owner   string // the container's id; "" for what belongs to the network
-	Dir     string // lease: the data directory
-	IfName  string // lease: the interface inside
-	Was     string // sysctl: the value to give back
+	Kind    string `json:"kind"`             // "lease", "masquerade", "netns-name", "bridge", "sysctl", "link", ...
+	Network string `json:"network,omitzero"` // the network that it belongs to
+	Name    string `json:"name"`             // address, device, path: what Kind needs
+	Owner   string `json:"owner,omitzero"`   // the container's id; "" for what belongs to the network
+	Dir     string `json:"dir,omitzero"`     // lease: the data directory
+	IfName  string `json:"ifName,omitzero"`  // lease: the interface inside
+	Was     string `json:"was,omitzero"`     // sysctl: the value to give back
 }
 
 // A Recorder writes an object into a record before the object is made.

@@ -172,6 +172,7 @@ func (r *runRequest) setProcess(p *specs.Process) error {
 	}
 	p.ApparmorProfile = r.security.apparmor
 	p.SelinuxLabel, _ = r.security.labels()
+	p.NoNewPrivileges = !r.privileged
 	if r.security.noNewPrivs != nil {
 		p.NoNewPrivileges = *r.security.noNewPrivs
 	}

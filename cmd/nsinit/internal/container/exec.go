@@ -58,12 +58,12 @@ var execSteps = []step.Step[*joiner]{
 	{Name: "join", Do: (*joiner).join},
 	{Name: "user", Do: (*joiner).lookUpUser},
 	{Name: "console", Do: (*joiner).openConsole, When: (*joiner).hasTerminal},
-	{Name: "rlimits", Do: (*joiner).setRlimits},
 	{Name: "apparmor", Do: (*joiner).applyAppArmor},
 	{Name: "selinux", Do: (*joiner).applySELinux},
 	{Name: "program", Do: (*joiner).findProgram},
 	{Name: "bounding", Do: (*joiner).dropBounding},
 	{Name: "no-new-privs", Do: (*joiner).setNoNewPrivs},
+	{Name: "rlimits", Do: (*joiner).setRlimits},
 	{Name: "exec", Do: (*joiner).start},
 }
 

@@ -107,10 +107,18 @@ func (r *Runtime) open(id string) (*record, error) {
 	}
 	rec := &record{dir: filepath.Join(r.containers(), id)}
 	if _, err := os.Stat(rec.dir); err != nil {
-		return nil, fmt.Errorf("%q: no such container: %w", id, os.ErrNotExist)
+		return nil, &missingError{id}
 	}
 	return rec, rec.load()
 }
+
+// missingError is an id that no container has.
+type missingError struct{ id string }
+
+func (e *missingError) Error() string { return fmt.Sprintf("%q: no such container", e.id) }
+
+// Is makes it an os.ErrNotExist.
+func (e *missingError) Is(target error) bool { return target == os.ErrNotExist }
 
 func (c *record) path(name string) string { return filepath.Join(c.dir, name) }
 

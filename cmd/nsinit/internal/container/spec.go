@@ -95,17 +95,22 @@ func (s *Spec) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	if os.Geteuid() != 0 {
+		return errors.New("nsinit needs root: it makes namespaces and the host's network")
+	}
 	p := s.OCI.Process
 	if p == nil || len(p.Args) == 0 || p.Args[0] == "" {
-		add("process.args", errors.New("needs a program; write it after the flags: nsinit run [flags] -- PROGRAM"))
+		return errors.New("process.args: needs a program; write it after the flags: nsinit run [flags] -- PROGRAM")
 	}
 	if s.ID != "" {
 		add("--name", CheckID(s.ID))
 	}
-	if p != nil && !filepath.IsAbs(p.Cwd) {
+	if !filepath.IsAbs(p.Cwd) {
 		add("--workdir", fmt.Errorf("%q: must be an absolute path; put / in front", p.Cwd))
 	}
 	add("--user", creds.ParseUser(s.User))
+	add("--ulimit", creds.CheckRlimits(p.Rlimits))
+	add("--cap-add", creds.CheckCapabilities(p.Capabilities))
 	add("--rootfs", s.checkRoot())
 	add("--pid-file", checkPidFile(s.PidFile))
 	add("--netns-name", s.checkNetnsName())
