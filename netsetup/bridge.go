@@ -37,9 +37,12 @@ func (bridge) Plan(r Request) (Plan, error) {
 
 func bridgeKeys(c *confReader, to *netConf) []confKey {
 	keys := []confKey{
-		{"bridge", c.text(&to.bridge)}, {"isGateway", c.boolean(&to.isGateway)},
-		{"isDefaultGateway", c.boolean(&to.isDefault)}, {"forceAddress", c.boolean(&to.forceAddress)},
-		{"hairpinMode", c.boolean(&to.hairpin)}, {"promiscMode", c.boolean(&to.promiscuous)},
+		{"bridge", c.text(&to.bridge)},
+		{"isGateway", c.boolean(&to.isGateway)},
+		{"isDefaultGateway", c.boolean(&to.isDefault)},
+		{"forceAddress", c.boolean(&to.forceAddress)},
+		{"hairpinMode", c.boolean(&to.hairpin)},
+		{"promiscMode", c.boolean(&to.promiscuous)},
 		{"enabledad", c.boolean(&to.dad)},
 	}
 	keys = append(keys, ignored("preserveDefaultVlan")...) // says something only beside vlan

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
@@ -178,10 +179,8 @@ func inTheWay(have, want netip.Prefix, wanted []netip.Prefix) bool {
 	if have.Addr().Is4() != want.Addr().Is4() {
 		return false
 	}
-	for _, w := range wanted {
-		if have == w {
-			return false
-		}
+	if slices.Contains(wanted, have) {
+		return false
 	}
 	return have.Addr().Is4() || have.Overlaps(want)
 }

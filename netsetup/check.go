@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -170,20 +171,11 @@ func (in *Inside) checkAddrs(c *comparison, index int, a Attachment) error {
 			}
 			continue
 		}
-		if !containsPrefix(a.Addresses, got.prefix) {
+		if !slices.Contains(a.Addresses, got.prefix) {
 			c.differ(a.IfName+": address", "none", got.prefix.String())
 		}
 	}
 	return nil
-}
-
-func containsPrefix(all []netip.Prefix, p netip.Prefix) bool {
-	for _, a := range all {
-		if a == p {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *comparison) addr(ifName string, want netip.Prefix, have []ifaddr) {

@@ -154,8 +154,10 @@ func TestConfigureRefuses(t *testing.T) {
 		{func(a *Attachment) { a.IfName = "eth7" }, "eth7: look up: no such device"},
 		{func(a *Attachment) { a.MAC = "01:00:00:00:00:01" }, "eth0: MAC"},
 		{func(a *Attachment) { a.MTU = 60 }, "eth0: set name eth0, MTU 60"},
-		{func(a *Attachment) { a.Gateways = []netip.Addr{netip.MustParseAddr("192.0.2.1")} },
-			"eth0: add default route via 192.0.2.1: network is unreachable: Nexthop has invalid gateway"},
+		{
+			func(a *Attachment) { a.Gateways = []netip.Addr{netip.MustParseAddr("192.0.2.1")} },
+			"eth0: add default route via 192.0.2.1: network is unreachable: Nexthop has invalid gateway",
+		},
 		{func(*Attachment) {}, "eth0: add address 10.1.0.2/24: file exists"},
 	} {
 		b := a

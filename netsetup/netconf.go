@@ -218,8 +218,10 @@ func (c *confReader) list(read func(string, *jsonValue)) func(string, *jsonValue
 func (c *confReader) dns(to *DNS) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
 		c.object(path, v, []confKey{
-			{"nameservers", c.texts(&to.Nameservers)}, {"domain", c.text(&to.Domain)},
-			{"search", c.texts(&to.Search)}, {"options", c.texts(&to.Options)},
+			{"nameservers", c.texts(&to.Nameservers)},
+			{"domain", c.text(&to.Domain)},
+			{"search", c.texts(&to.Search)},
+			{"options", c.texts(&to.Options)},
 		})
 	}
 }
@@ -229,8 +231,10 @@ func (c *confReader) routes(to *[]Route) func(string, *jsonValue) {
 	return c.list(func(path string, v *jsonValue) {
 		var r Route
 		keys := []confKey{
-			{"dst", c.prefix(&r.Dst)}, {"gw", c.addr(&r.Gateway)},
-			{"mtu", c.number(&r.MTU)}, {"priority", c.number(&r.Metric)},
+			{"dst", c.prefix(&r.Dst)},
+			{"gw", c.addr(&r.Gateway)},
+			{"mtu", c.number(&r.MTU)},
+			{"priority", c.number(&r.Metric)},
 		}
 		c.object(path, v, append(keys, c.notYet("advmss", "table", "scope")...))
 		if _, ok := v.get("dst"); !ok && v.kind == '{' {
@@ -262,9 +266,13 @@ func confOf(r Request, own func(*confReader, *netConf) []confKey) (netConf, erro
 		return conf, errors.Join(append(c.faults, fmt.Errorf("%s: %w", c.where, err))...)
 	}
 	keys := append(own(c, &conf), []confKey{
-		{"mtu", c.number(&conf.mtu)}, {"ipMasq", c.boolean(&conf.ipMasq)},
-		{"ipMasqBackend", c.masqBackend}, {"dns", c.dns(&conf.dns)},
-		{"ipam", c.ipam(&conf.ipam)}, {"capabilities", c.capabilities}, {"nsinit", c.nsinitKey},
+		{"mtu", c.number(&conf.mtu)},
+		{"ipMasq", c.boolean(&conf.ipMasq)},
+		{"ipMasqBackend", c.masqBackend},
+		{"dns", c.dns(&conf.dns)},
+		{"ipam", c.ipam(&conf.ipam)},
+		{"capabilities", c.capabilities},
+		{"nsinit", c.nsinitKey},
 	}...)
 	keys = append(keys, ignored("type", "name", "cniVersion")...)
 	keys = append(keys, c.notYet("args", "runtimeConfig", "prevResult")...)

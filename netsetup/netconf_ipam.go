@@ -54,8 +54,10 @@ func (c *confReader) hostLocal(path string, v *jsonValue, to *ipamConf, keys []c
 
 func (c *confReader) pool(to *Subnet) []confKey {
 	return []confKey{
-		{"subnet", c.prefix(&to.Prefix)}, {"gateway", c.addr(&to.Gateway)},
-		{"rangeStart", c.addr(&to.RangeStart)}, {"rangeEnd", c.addr(&to.RangeEnd)},
+		{"subnet", c.prefix(&to.Prefix)},
+		{"gateway", c.addr(&to.Gateway)},
+		{"rangeStart", c.addr(&to.RangeStart)},
+		{"rangeEnd", c.addr(&to.RangeEnd)},
 	}
 }
 

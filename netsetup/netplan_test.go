@@ -100,8 +100,10 @@ func TestPlanRefuses(t *testing.T) {
 		{`{"type": "bridge", "ipam": {"subnet": "10.0.0.0/8"}}`, nil, []string{"ipam.type: missing"}},
 		{`{"type": "bridge", "ipam": {"type": "host-local"}}`, nil, []string{"ipam.ranges: missing"}},
 		{`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[]]}}`, nil, []string{"ranges[0]: no pool", "ipam.ranges: missing"}},
-		{`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}, {"subnet": "10.2.0.0/24"}]]}}`, nil,
-			[]string{"ranges[0]: several pools in one set are not supported yet", "ranges: missing"}},
+		{
+			`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}, {"subnet": "10.2.0.0/24"}]]}}`, nil,
+			[]string{"ranges[0]: several pools in one set are not supported yet", "ranges: missing"},
+		},
 		{`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.1/24"}], [{"subnet": "10.1.0.0/33"}], [{"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}], [{"gateway": "x"}]]}}`, nil, []string{
 			"ranges[0][0].subnet", "ranges[1][0].subnet", "ranges[2][0].subnet", `ranges[3][0].gateway: "x": an IP address`,
 		}},
