@@ -51,6 +51,7 @@ func TestHostAfterwards(t *testing.T) {
 // gc --all gives the host back as it was before nsinit.
 func TestHostBeforeEverything(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	m.Outside(t)
 	files := []string{"file ", "cgroup "} // empty directories may stay

@@ -14,6 +14,7 @@ import (
 
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	root := newRootfs(t)
 	write(t, root+"/bin/plain", "echo not executable\n")
@@ -198,6 +199,7 @@ func TestNameIsTaken(t *testing.T) {
 
 func TestUnknownContainer(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	for _, args := range [][]string{{"state", "x"}, {"kill", "x"}, {"delete", "x"}, {"exec", "x", "true"}, {"run", "--network", "container:x", "true"}} {
 		r := m.nsinit(t, args...).Want(t, 125)
@@ -233,6 +235,7 @@ func TestGCLeavesRunningContainersAlone(t *testing.T) {
 
 func TestPidFile(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	file := filepath.Join(t.TempDir(), "pid")
 	c := m.detached(t, "a", "--rootfs", newRootfs(t), "--pid-file", file, "sleep", "60")
@@ -286,6 +289,7 @@ func TestInitKeepsRestrictions(t *testing.T) {
 
 func TestEnvironmentFlags(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	file := filepath.Join(t.TempDir(), "env")
 	write(t, file, "# a comment\nA=of the file\nB=of the file\nFROM_CALLER\n")
@@ -304,6 +308,7 @@ func TestEnvironmentFlags(t *testing.T) {
 
 func TestTraceNamesEveryStep(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	names := stepNames(t, m)
 	r := m.run(t, "--trace", "--rootfs", newRootfs(t), "--network", "bridge", "echo", "hello").OK(t)
@@ -324,6 +329,7 @@ func TestTraceNamesEveryStep(t *testing.T) {
 
 func TestHelpIsComplete(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	for _, verb := range []string{"run", "exec", "list", "state", "kill", "delete", "gc", "version", "help"} {
 		help := m.nsinit(t, "help", verb).OK(t)

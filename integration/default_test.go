@@ -143,6 +143,7 @@ func TestDefaultMaskedPaths(t *testing.T) {
 
 func TestDefaultReadonlyPaths(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	mounts := netsetuptest.ParseMounts(inDefault(t, m, "cat /proc/self/mountinfo"))
 	for _, path := range readonlyPaths {

@@ -73,6 +73,7 @@ func TestExecFlags(t *testing.T) {
 
 func TestExecExitCodes(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	c := m.detached(t, "a", "--rootfs", newRootfs(t), "sleep", "60")
 	for code, args := range map[int][]string{

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nsinit/nsinit/netsetup/netsetuptest"
+	"golang.org/x/sys/unix"
 )
 
 // The binaries under test, by absolute path.
@@ -18,6 +19,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("NSINIT_VM") != "" {
 		netsetuptest.Patience = 2 * time.Minute // emulation is 10 to 20 times slower
 	}
+	leaveTmpfs()
 	dir, err := os.MkdirTemp("", "nsinit-integration-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // programs of other users are found here
@@ -36,6 +38,25 @@ func TestMain(m *testing.M) {
 	}
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// leaveTmpfs has rootfses made on a disk where /tmp is none: before 6.3 a tmpfs can't be ID-mapped.
+func leaveTmpfs() {
+	var st unix.Statfs_t
+	if unix.Statfs(os.TempDir(), &st) == nil && st.Type == unix.TMPFS_MAGIC {
+		const disk = "/var/tmp"
+		if os.MkdirAll(disk, 0o777) == nil && unix.Statfs(disk, &st) == nil && st.Type != unix.TMPFS_MAGIC {
+			_ = os.Setenv("TMPDIR", disk)
+		}
+	}
+}
+
+// long skips a test in the smoke run, where another shows the same for a kernel.
+func long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short: the full run shows it")
+	}
 }
 
 // testedBinary is the one that env names, or else one that is built into dir.

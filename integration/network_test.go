@@ -178,6 +178,7 @@ func TestContainerReachesOutside(t *testing.T) {
 // Nobody from outside gets in by himself, and forwarding for the container makes the host no router for others.
 func TestOutsideReachesNothing(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	out, near := m.Outside(t), m.Peer(t, "near")
 	c := m.detached(t, "a", "--network", "bridge", "sleep", "60")
@@ -205,6 +206,7 @@ func TestOutsideReachesNothing(t *testing.T) {
 
 func TestContainersWithoutNetworkReachNobody(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	out := m.Outside(t)
 	a, b := m.detached(t, "a", "sleep", "60"), m.detached(t, "b", "--network", "bridge", "sleep", "60")
@@ -237,6 +239,7 @@ func lan(t testing.TB, name, bridge, subnets string) string {
 // podman's do.)
 func TestSeparateNetworksAreSeparate(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	one := lan(t, "one", "br-one", `[{"subnet": "10.71.0.0/24"}], [{"subnet": "fd71::/64"}]`)
 	two := lan(t, "two", "br-two", `[{"subnet": "10.72.0.0/24"}], [{"subnet": "fd72::/64"}]`)
@@ -303,6 +306,7 @@ func TestAddressesAsAsked(t *testing.T) {
 // Two containers never share an address, and one that is gone gives its address back.
 func TestLeases(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	path := lan(t, "lan", "br-lan", `[{"subnet": "10.71.0.0/29"}]`) // .2 to .6
 	taken := map[string]bool{}

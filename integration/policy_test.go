@@ -60,6 +60,7 @@ func TestMTUOfUplink(t *testing.T) {
 // The default subnets overlap no route of the host's, and are remembered.
 func TestDefaultSubnetsOverlapNothing(t *testing.T) {
 	t.Parallel()
+	long(t)
 	first := newMachine(t)
 	first.run(t, "--network", "bridge", "true").OK(t)
 	taken := first.Link(t, "nsinit0").Addr(t, 4).Masked()
@@ -83,6 +84,7 @@ func TestDefaultSubnetsOverlapNothing(t *testing.T) {
 
 func TestNoForwardingRefuses(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	m.Outside(t)
 	m.run(t, "--network", "none", "true").OK(t)
@@ -110,6 +112,7 @@ func TestNoForwardingRefuses(t *testing.T) {
 // Forwarding is switched on for the interfaces concerned, and said.
 func TestForwardingIsSaid(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	m.Outside(t)
 	r := m.run(t, "--network", "bridge", "true").OK(t)
@@ -194,6 +197,7 @@ func serveOn(t testing.TB, m *machine, addr string) {
 // A resolv.conf that leads nowhere is no reason not to start.
 func TestDanglingResolvConf(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	m.Outside(t)
 	m.OwnEtc(t)
@@ -206,6 +210,7 @@ func TestDanglingResolvConf(t *testing.T) {
 // Many at once: each gets an address of its own.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	m.run(t, "--network", "bridge", "true").OK(t)
 	before := m.Settled(t)

@@ -26,6 +26,7 @@ func TestExitCodeOfSignal(t *testing.T) {
 
 func TestSignalsAreForwarded(t *testing.T) {
 	t.Parallel()
+	long(t)
 	for _, flags := range [][]string{nil, {"--init"}} {
 		for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGQUIT, unix.SIGWINCH} {
 			t.Run(fmt.Sprint(flags, sig), func(t *testing.T) {
@@ -46,6 +47,7 @@ func TestSignalsAreForwarded(t *testing.T) {
 // Stopped by signals while it starts, nsinit leaves nothing.
 func TestInterruptedStart(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	root := newRootfs(t)
 	m.run(t, "--rootfs", root, "--network", "bridge", "true").OK(t)
@@ -72,6 +74,7 @@ func TestInterruptedStart(t *testing.T) {
 // A foreground container dies with its parent, however that ends, and gc removes what it held.
 func TestParentKilled(t *testing.T) {
 	t.Parallel()
+	long(t)
 	for _, flags := range [][]string{nil, {"--init"}, {"--user", "alice"}} {
 		t.Run(fmt.Sprint(flags), func(t *testing.T) {
 			t.Parallel()

@@ -125,9 +125,7 @@ func TestStep(t *testing.T) {
 // TestStepIsNeeded leaves each step out once, and wants the step's own check to fail.
 func TestStepIsNeeded(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("short: shown on one kernel, the others would show the same")
-	}
+	long(t)
 	for name, check := range stepChecks {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

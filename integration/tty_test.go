@@ -45,6 +45,7 @@ func TestTerminal(t *testing.T) {
 // All that is written before the exit is shown.
 func TestTerminalLosesNothing(t *testing.T) {
 	t.Parallel()
+	long(t)
 	m := newMachine(t)
 	const lines = 5000
 	p, term := startOnTerminal(t, m, m.command(with([]string{"run", "-t", "--rootfs", newRootfs(t)}, script(fmt.Sprintf("seq %d", lines)))...))

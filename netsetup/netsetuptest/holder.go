@@ -109,6 +109,9 @@ func mountSys() error {
 	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount sysfs: %w", err)
 	}
+	// Most kernels have only one of them, or none.
+	_ = unix.Mount("securityfs", "/sys/kernel/security", "securityfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	_ = unix.Mount("selinuxfs", "/sys/fs/selinux", "selinuxfs", unix.MS_NOSUID|unix.MS_NOEXEC, "")
 	if unified != cgroupTop { // hybrid: keep the v1 hierarchies around it
 		if err := unix.MoveMount(old, "", unix.AT_FDCWD, cgroupTop, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return fmt.Errorf("move_mount: %s: %w", cgroupTop, err)
