@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -17,15 +19,16 @@ type elements struct {
 	containers4, containers6, devices, opened4, opened6, samePort, local, relayed []nftables.SetElement
 }
 
-func (e elements) addTo(tx *transaction, t table) {
-	tx.add(t.containers4, e.containers4...)
-	tx.add(t.containers6, e.containers6...)
-	tx.add(t.devices, e.devices...)
-	tx.add(t.opened4, e.opened4...)
-	tx.add(t.opened6, e.opened6...)
-	tx.add(t.samePort, e.samePort...)
-	tx.add(t.local, e.local...)
-	tx.add(t.relayed, e.relayed...)
+// changes are the additions, set by set.
+func (e elements) changes(t table) []elementChange {
+	all := []elementChange{
+		{set: t.containers4, elements: e.containers4}, {set: t.containers6, elements: e.containers6},
+		{set: t.devices, elements: e.devices},
+		{set: t.opened4, elements: e.opened4}, {set: t.opened6, elements: e.opened6},
+		{set: t.samePort, elements: e.samePort},
+		{set: t.local, elements: e.local}, {set: t.relayed, elements: e.relayed},
+	}
+	return slices.DeleteFunc(all, func(c elementChange) bool { return len(c.elements) == 0 })
 }
 
 // take adds what an object stands for. Objects of other kinds are passed over, and
@@ -52,8 +55,17 @@ func (e *elements) takeMasquerade(o netsetup.Object) {
 		e.containers6 = append(e.containers6, addrElement(addr))
 	}
 	if o.IfName != "" {
-		e.devices = append(e.devices, nameElement(o.IfName))
+		e.devices = addName(e.devices, o.IfName)
 	}
+}
+
+// addName adds a name that is not there yet: many containers have one device.
+func addName(list []nftables.SetElement, name string) []nftables.SetElement {
+	key := nameKey(name)
+	if slices.ContainsFunc(list, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, key) }) {
+		return list
+	}
+	return append(list, nftables.SetElement{Key: key})
 }
 
 func (e *elements) takeResolver(o netsetup.Object) {
@@ -64,7 +76,7 @@ func (e *elements) takeResolver(o netsetup.Object) {
 	}
 	e.relayed = append(e.relayed, q.element())
 	if o.IfName != "" {
-		e.local = append(e.local, nameElement(o.IfName))
+		e.local = addName(e.local, o.IfName)
 	}
 }
 

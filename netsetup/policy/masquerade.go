@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/google/nftables"
+
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -96,7 +98,7 @@ func addressNames(a netsetup.Attachment) []string {
 func addElements(ctx context.Context, network string, e elements, opt Options) (made bool, err error) {
 	t := newTable()
 	add := func() error {
-		return commit(ctx, "network "+network+": add to table inet "+tableName, func(tx *transaction) { e.addTo(tx, t) })
+		return changeElements(ctx, "network "+network+": add to table inet "+tableName, e.changes(t)...)
 	}
 	if err := add(); !gone(err) {
 		return false, err
@@ -130,8 +132,8 @@ func addElements(ctx context.Context, network string, e elements, opt Options) (
 func makeTable(ctx context.Context, t table, l *ledger, e elements) error {
 	return modules(commit(ctx, "make table inet "+tableName, func(tx *transaction) {
 		tx.makeTable(t, l.allIPv6())
-		l.elements().addTo(tx, t)
-		e.addTo(tx, t)
+		tx.add(l.elements(), t)
+		tx.add(e, t)
 	}))
 }
 
@@ -145,12 +147,14 @@ func undoMasquerade(ctx context.Context, name string) error {
 			set = t.containers4
 		}
 	}
-	return removeElement(ctx, name, func(tx *transaction) { tx.remove(set, element) })
+	return removeElement(ctx, name, set, element)
 }
 
-// removeElement is no error if the element, or the whole table, is gone.
-func removeElement(ctx context.Context, name string, fill func(*transaction)) error {
-	err := commit(ctx, fmt.Sprintf("remove %s from table inet %s", name, tableName), fill)
+// removeElement is no error if the element, or the whole table, is gone. name says
+// in an error what it was.
+func removeElement(ctx context.Context, name string, set *nftables.Set, element nftables.SetElement) error {
+	err := changeElements(ctx, fmt.Sprintf("remove %s from table inet %s", name, tableName),
+		elementChange{set: set, remove: true, elements: []nftables.SetElement{element}})
 	if gone(err) {
 		return nil
 	}

@@ -206,9 +206,9 @@ func undoResolver(ctx context.Context, name string) error {
 	t := newTable()
 	q, err := parseQuery(name)
 	if err != nil {
-		return removeElement(ctx, name, func(tx *transaction) { tx.remove(t.local, nameElement(name)) })
+		return removeElement(ctx, name, t.local, nameElement(name))
 	}
-	return removeElement(ctx, name, func(tx *transaction) { tx.remove(t.relayed, q.key()) })
+	return removeElement(ctx, name, t.relayed, q.key())
 }
 
 // wordAddr turns the value of a word, most significant byte first, into the address

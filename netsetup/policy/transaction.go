@@ -34,14 +34,12 @@ type transaction struct {
 	errs []error
 }
 
-func (tx *transaction) add(set *nftables.Set, elements ...nftables.SetElement) {
-	for part := range slices.Chunk(elements, elementsPerMessage) {
-		tx.errs = append(tx.errs, tx.conn.SetAddElements(set, part))
+func (tx *transaction) add(e elements, t table) {
+	for _, c := range e.changes(t) {
+		for part := range slices.Chunk(c.elements, elementsPerMessage) {
+			tx.errs = append(tx.errs, tx.conn.SetAddElements(c.set, part))
+		}
 	}
-}
-
-func (tx *transaction) remove(set *nftables.Set, element nftables.SetElement) {
-	tx.errs = append(tx.errs, tx.conn.SetDeleteElements(set, []nftables.SetElement{element}))
 }
 
 // makeTable adds all of the table that is not there yet, and sets the rules anew.

@@ -56,7 +56,11 @@ func UndoHost(ctx context.Context, _ *netsetup.Host, opt Options) error {
 }
 
 func undoTable(ctx context.Context) error {
-	return removeElement(ctx, "everything", func(tx *transaction) { tx.conn.DelTable(newTable().Table) })
+	err := commit(ctx, "remove table inet "+tableName, func(tx *transaction) { tx.conn.DelTable(newTable().Table) })
+	if gone(err) {
+		return nil
+	}
+	return err
 }
 
 // undo writes back what was there before, but leaves alone what someone else has

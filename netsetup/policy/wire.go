@@ -1,0 +1,151 @@
+package policy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Each start adds elements, and each end removes some, so those messages are made here:
+// by one socket that needs no poller, one datagram there, and one back. By the library,
+// that was 0.15 ms more.
+
+// An elementChange is one message: elements of one set that are added or removed.
+type elementChange struct {
+	set      *nftables.Set
+	remove   bool
+	elements []nftables.SetElement
+}
+
+// changeElements makes the changes, few and small ones, in one transaction. The error
+// wraps the kernel's number.
+func changeElements(ctx context.Context, what string, changes ...elementChange) error {
+	batch := encodeBatch(changes)
+	for try := 1; ; try++ {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("nftables: %s: %w", what, err)
+		}
+		err := exchange(batch)
+		if err == nil {
+			return nil
+		}
+		if try == clashTries || !clash(err) {
+			return fmt.Errorf("nftables: %s: %w", what, explain(err))
+		}
+		time.Sleep(time.Duration(try) * time.Millisecond)
+	}
+}
+
+// encodeBatch numbers the messages from 1. Only the last is to be acknowledged: errors
+// are answered in any case.
+func encodeBatch(changes []elementChange) []byte {
+	b := appendMessage(nil, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, 1, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
+	seq := uint32(1)
+	for i, c := range changes {
+		seq++
+		kind := uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM)
+		flags := uint16(unix.NLM_F_REQUEST | unix.NLM_F_CREATE)
+		if c.remove {
+			kind, flags = unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELSETELEM, unix.NLM_F_REQUEST
+		}
+		if i == len(changes)-1 {
+			flags |= unix.NLM_F_ACK
+		}
+		b = appendMessage(b, kind, flags, seq, byte(c.set.Table.Family), 0, c.attributes())
+	}
+	return appendMessage(b, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, seq+1, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
+}
+
+// appendMessage appends a netlink header, netfilter's own, and attributes.
+func appendMessage(b []byte, kind, flags uint16, seq uint32, family byte, resource uint16, attributes []byte) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+4+len(attributes)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = binary.NativeEndian.AppendUint32(b, 0) // the kernel knows whose socket it is
+	b = append(b, family, 0)
+	b = binary.BigEndian.AppendUint16(b, resource)
+	return append(b, attributes...)
+}
+
+func (c elementChange) attributes() []byte {
+	var list []byte
+	for _, e := range c.elements {
+		item := appendAttr(nil, unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.Key))
+		if len(e.Val) > 0 {
+			item = appendAttr(item, unix.NFTA_SET_ELEM_DATA|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.Val))
+		}
+		list = appendAttr(list, unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, item)
+	}
+	b := appendAttr(nil, unix.NFTA_SET_ELEM_LIST_TABLE, append([]byte(c.set.Table.Name), 0))
+	b = appendAttr(b, unix.NFTA_SET_ELEM_LIST_SET, append([]byte(c.set.Name), 0))
+	return appendAttr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list)
+}
+
+// appendAttr appends one attribute, filled up to a multiple of 4 bytes.
+func appendAttr(b []byte, kind uint16, data []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(data)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, data...)
+	for len(b)%unix.NLA_ALIGNTO != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// exchange sends a batch and returns the first error of the kernel's answers, or nil
+// with the acknowledgement. Either is the end: the socket goes, with what else is in it.
+func exchange(batch []byte) error {
+	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(s)
+	limit := unix.NsecToTimeval(answerTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		return fmt.Errorf("socket: set time limit: %w", err)
+	}
+	if err := ignoringEINTR(func() error {
+		return unix.Sendto(s, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}); err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	buf := make([]byte, 8192) // an error carries its message, some hundred bytes, back
+	var n int
+	err = ignoringEINTR(func() (err error) {
+		n, _, err = unix.Recvfrom(s, buf, 0)
+		return err
+	})
+	if errors.Is(err, unix.EAGAIN) {
+		return errors.New("no answer")
+	}
+	if err != nil {
+		return fmt.Errorf("receive: %w", err)
+	}
+	return readAnswer(buf[:n])
+}
+
+func ignoringEINTR(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// readAnswer reads an NLMSG_ERROR.
+func readAnswer(b []byte) error {
+	if len(b) < unix.SizeofNlMsghdr+4 || binary.NativeEndian.Uint16(b[4:]) != unix.NLMSG_ERROR {
+		return errors.New("the kernel's answer is no acknowledgement")
+	}
+	number := int32(binary.NativeEndian.Uint32(b[unix.SizeofNlMsghdr:]))
+	if number == 0 {
+		return nil
+	}
+	return unix.Errno(-number)
+}
