@@ -31,9 +31,10 @@ type host struct {
 	conn    *wire.Conn
 	pidfd   *os.File
 	pid     int
-	exit    chan syscall.WaitStatus // one value, when the init has ended
-	root    *os.File                // built here for a user namespace, else nil
-	master  *os.File                // the terminal's host end
+	ended   bool               // the init has ended and is reaped
+	status  syscall.WaitStatus // of its end
+	root    *os.File           // built here for a user namespace, else nil
+	master  *os.File           // the terminal's host end
 	signals *signalRelay
 }
 
@@ -80,7 +81,7 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 	if s.needsMonitor() {
 		return r.startMonitor(s)
 	}
-	h := &host{Runtime: r, ctx: ctx, spec: s, exit: make(chan syscall.WaitStatus, 1)}
+	h := &host{Runtime: r, ctx: ctx, spec: s}
 	h.signals = relaySignals(h)
 	err := plain(step.Run("host", hostSteps, h, r.tracer("host")))
 	if r.isMonitor() {

@@ -59,7 +59,6 @@ func (h *host) startChild() error {
 	}
 	h.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	h.signals.watch(h.pidfd)
-	go h.reap()
 	// The thread that the child's life hangs on is the main one, which never ends: what follows
 	// may run on any.
 	runtime.UnlockOSThread()
@@ -132,30 +131,51 @@ func (h *host) stdio() (s stdioFiles, err error) {
 	return s, err
 }
 
-// reap waits for the init and passes its status on, once.
-func (h *host) reap() {
-	var status syscall.WaitStatus
+// wait waits for the init's end, reaps it, and returns its status; ok is false if it still runs after the
+// given time. A negative time waits for ever. Only the main goroutine calls it: one of its own would cost a start two thread switches
+// and a thread.
+func (h *host) wait(patience time.Duration) (status syscall.WaitStatus, ok bool) {
+	if h.ended {
+		return h.status, true
+	}
+	if !readable(h.pidfd, patience) {
+		return 0, false
+	}
 	for {
-		_, err := syscall.Wait4(h.pid, &status, 0, nil)
+		_, err := syscall.Wait4(h.pid, &h.status, 0, nil)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	h.exit <- status
+	h.ended = true
+	return h.status, true
+}
+
+// readable waits until a pidfd says that its process has ended.
+func readable(pidfd *os.File, patience time.Duration) bool {
+	deadline := time.Now().Add(patience)
+	for {
+		left := -1
+		if patience >= 0 {
+			left = int(max(0, time.Until(deadline)).Milliseconds())
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, left)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && n > 0
+		}
+	}
 }
 
 // childError says that the init died, where that is why err came.
 func (h *host) childError(err error) error {
-	select {
-	case status := <-h.exit:
-		h.exit <- status
-		if status.Signaled() {
-			return fmt.Errorf("init: was killed by %s before it ran the program", status.Signal())
-		}
-		return fmt.Errorf("init: ended with %d before it ran the program", status.ExitStatus())
-	case <-time.After(time.Second):
+	status, ended := h.wait(time.Second)
+	switch {
+	case !ended:
 		return err
+	case status.Signaled():
+		return fmt.Errorf("init: was killed by %s before it ran the program", status.Signal())
 	}
+	return fmt.Errorf("init: ended with %d before it ran the program", status.ExitStatus())
 }
 
 const killPatience = 10 * time.Second
@@ -169,15 +189,15 @@ func (h *host) killChild() error {
 		return nil
 	}
 	defer h.pidfd.Close()
-	defer h.signals.pidfd.Store(0)
-	_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), unix.SIGKILL, nil, 0)
-	select {
-	case status := <-h.exit:
-		h.exit <- status
+	h.signals.pidfd.Store(0)
+	if h.ended {
 		return nil
-	case <-time.After(killPatience):
+	}
+	_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if _, ended := h.wait(killPatience); !ended {
 		return fmt.Errorf("process %d does not end after SIGKILL", h.pid)
 	}
+	return nil
 }
 
 // prepareRoot builds the root here for a container in a user namespace, which could not make the overlay

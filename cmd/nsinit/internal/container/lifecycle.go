@@ -164,19 +164,10 @@ func (c *record) killInit() error {
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill %d: %w", c.state.Pid, err)
 	}
-	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(fds, int(killPatience.Milliseconds()))
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return err
-		case n == 0:
-			return fmt.Errorf("process %d does not end after SIGKILL", c.state.Pid)
-		default:
-			return nil
-		}
+	if !readable(pidfd, killPatience) {
+		return fmt.Errorf("process %d does not end after SIGKILL", c.state.Pid)
 	}
+	return nil
 }
 
 // own takes the lock, waiting for its owner to be done, and tells whether that one removed the container.

@@ -99,8 +99,7 @@ func (h *host) supervise() int {
 		h.signals.send(unix.SIGKILL)
 	}
 	finish := h.attachTerminal()
-	status := <-h.exit
-	h.exit <- status
+	status, _ := h.wait(-1)
 	finish()
 	if status.Signaled() {
 		return 128 + int(status.Signal())

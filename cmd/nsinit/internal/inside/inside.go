@@ -82,7 +82,7 @@ var steps = []step.Step[*process]{
 	{Name: "user", Do: (*process).lookUpUser},
 	{Name: "apparmor", Do: (*process).applyAppArmor}, // judged at exec, written while we still may
 	{Name: "selinux", Do: (*process).applySELinux},
-	{Name: "rlimits", Do: (*process).setRlimits}, // before credentials: a lesser user can't raise them; after the last file is opened
+	{Name: "rlimits", Do: (*process).setRlimits},    // before credentials: a lesser user can't raise them; after the last file is opened
 	{Name: "bounding", Do: (*process).dropBounding}, // needs CAP_SETPCAP
 	{Name: "descriptors", Do: (*process).closeOnExec},
 	{Name: "credentials", Do: (*process).setUser}, // groups, gid, uid
