@@ -46,6 +46,7 @@ func TestBridge(t *testing.T) {
 	wantEqual(t, "port's bridge", port.Master, "br0")
 	wantEqual(t, "port's alias", port.Alias, "nsinit web eth0 of lan")
 	wantEqual(t, "port's queues", fmt.Sprint(port.NumTxQueues, port.NumRxQueues), "1 1")
+	wantEqual(t, "port's accept_ra", sysctl(t, host.Node, "ipv6/conf/"+a.HostIf+"/accept_ra"), "0")
 	wantEqual(t, "port's addresses", len(port.AddrInfo), 0)
 	if !strings.HasPrefix(a.HostIf, "ns") || len(a.HostIf) != 12 {
 		t.Errorf("host's end is called %s", a.HostIf)

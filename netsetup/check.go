@@ -150,7 +150,7 @@ func (in *Inside) check(c *comparison, a Attachment) error {
 		c.route(a.IfName, fibRoute{dst: defaultRoute(gw), via: gw, index: l.index}, have)
 	}
 	for _, r := range a.Routes {
-		c.route(a.IfName, inner(l.index, r), have)
+		c.route(a.IfName, inner(l.index, r, a), have)
 	}
 	return nil
 }

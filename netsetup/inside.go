@@ -109,6 +109,12 @@ func (in *Inside) arrive(a Attachment) (link, error) {
 
 // settings are written before the interface can hear or say anything.
 func (in *Inside) settings(a Attachment) error {
+	if len(a.Addresses) > 0 && a.MAC != "" && a.MAC != deriveMAC(a.Addresses).String() {
+		// Who had the address before may still be in the neighbours' caches.
+		if err := announceMAC(a.IfName); err != nil {
+			return err
+		}
+	}
 	if a.NoIPv6 {
 		// CVE-2024-32473: an IPv4-only network would still speak link-local IPv6.
 		if err := setIPv6(a.IfName, "disable_ipv6", "1"); !errors.Is(err, unix.ENOENT) {
@@ -118,6 +124,11 @@ func (in *Inside) settings(a Attachment) error {
 	}
 	if len(a.Addresses) == 0 {
 		return nil // a bare link: whoever configures it decides
+	}
+	// Without, IPv6 addresses are gone when the interface was down for a moment, and
+	// IPv4's stay.
+	if err := setIPv6(a.IfName, "keep_addr_on_down", "1"); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
 	}
 	return ownRoutes(a.IfName, a.DAD)
 }
@@ -156,7 +167,7 @@ func (in *Inside) awaitDAD(index int) error {
 func (in *Inside) addRoutes(index int, a Attachment) error {
 	for _, r := range a.Routes {
 		if !r.Gateway.IsValid() {
-			if err := in.c.addRoute(inner(index, r)); err != nil {
+			if err := in.c.addRoute(inner(index, r, a)); err != nil {
 				return err
 			}
 		}
@@ -168,7 +179,7 @@ func (in *Inside) addRoutes(index int, a Attachment) error {
 	}
 	for _, r := range a.Routes {
 		if r.Gateway.IsValid() {
-			if err := in.c.addRoute(inner(index, r)); err != nil {
+			if err := in.c.addRoute(inner(index, r, a)); err != nil {
 				return err
 			}
 		}
@@ -177,13 +188,22 @@ func (in *Inside) addRoutes(index int, a Attachment) error {
 }
 
 // inner is r as the kernel gets it.
-func inner(index int, r Route) fibRoute {
+func inner(index int, r Route, a Attachment) fibRoute {
 	f := fibRoute{
 		dst: r.Dst, via: r.Gateway, index: index,
 		onLink: r.OnLink, mtu: r.MTU, metric: r.Metric,
 	}
 	if !r.Gateway.IsValid() && r.Dst.Addr().Is4() {
 		f.scope = unix.RT_SCOPE_LINK
+	}
+	if a.Strategy == "ptp" {
+		// Its routes to its own subnets stand for the kernel's, which have a source.
+		for _, p := range a.Addresses {
+			if p.Contains(r.Dst.Addr()) && r.Dst.Bits() >= p.Bits() {
+				f.src = p.Addr()
+				break
+			}
+		}
 	}
 	return f
 }

@@ -220,6 +220,38 @@ func TestDAD(t *testing.T) {
 	wantError(t, d.configure(a), "eth0: address fd00:1::2/64: another host on the network has it")
 }
 
+// TestReturningAddress gives an address to a container that a neighbour knows under
+// another MAC: with the derived one its entry stays true, else it is told.
+func TestReturningAddress(t *testing.T) {
+	t.Parallel()
+	for _, mac := range []string{"", "02:00:00:00:00:77"} {
+		t.Run("mac="+mac, func(t *testing.T) {
+			t.Parallel()
+			host := netsetuptest.NewHost(t)
+			neighbour, old, fresh := newContainer(t, host, "neighbour"), newContainer(t, host, "old"), newContainer(t, host, "new")
+			p := planOf(t, bridgeNet)
+			neighbour.start(t, host, p, lanAddrs(3))
+			old.start(t, host, p, lanAddrs(2))
+			wantUsable(t, neighbour.Node, "eth0", "10.1.0.2", "fd00:1::2")
+			old.Run(t, "ip", "link", "del", "eth0").OK(t)
+			p.MAC = mac
+			fresh.start(t, host, p, lanAddrs(2))
+			wantUsable(t, neighbour.Node, "eth0", "10.1.0.2", "fd00:1::2")
+		})
+	}
+}
+
+// TestDownAndUp takes the interface down for a moment: addresses stay.
+func TestDownAndUp(t *testing.T) {
+	t.Parallel()
+	host := netsetuptest.NewHost(t)
+	c := newContainer(t, host, "web")
+	c.start(t, host, planOf(t, bridgeNet), lanAddrs(2))
+	c.Run(t, "ip", "link", "set", "eth0", "down").OK(t)
+	c.Run(t, "ip", "link", "set", "eth0", "up").OK(t)
+	wantUsable(t, c.Node, "eth0", "10.1.0.1", "fd00:1::1")
+}
+
 func TestErrorsKeepTheirCause(t *testing.T) {
 	t.Parallel()
 	host := netsetuptest.NewHost(t)

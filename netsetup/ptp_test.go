@@ -25,8 +25,8 @@ func TestPtp(t *testing.T) {
 	wantEqual(t, "host's accept_ra", sysctl(t, host.Node, "ipv6/conf/"+a.HostIf+"/accept_ra"), "0")
 	wantRoutes(t, host.Node, a.HostIf, "10.2.0.2 scope host", "fd00:2::1", "fd00:2::2", "fe80::/64")
 	wantRoutes(t, c.Node, "eth0",
-		"10.2.0.0/24 via 10.2.0.1", "10.2.0.1 scope link", "default via 10.2.0.1",
-		"default via fd00:2::1", "fd00:2::/64 via fd00:2::1", "fd00:2::1", "fe80::/64")
+		"10.2.0.0/24 via 10.2.0.1 src 10.2.0.2", "10.2.0.1 src 10.2.0.2 scope link", "default via 10.2.0.1",
+		"default via fd00:2::1", "fd00:2::/64 via fd00:2::1 src fd00:2::2", "fd00:2::1 src fd00:2::2", "fe80::/64")
 }
 
 // wantRoutes compares the routes of a device with want, sorted.
@@ -40,6 +40,9 @@ func wantRoutes(t *testing.T, n *netsetuptest.Node, dev string, want ...string) 
 		s := r.Dst
 		if r.Gateway != "" {
 			s += " via " + r.Gateway
+		}
+		if r.PrefSrc != "" && r.Protocol != "kernel" {
+			s += " src " + r.PrefSrc
 		}
 		if r.Scope != "" && r.Scope != "global" {
 			s += " scope " + r.Scope

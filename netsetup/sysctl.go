@@ -7,20 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setIPv6 writes one of a device's IPv6 settings. /proc/sys/net belongs to the
-// network namespace of the thread that opens it, whatever is mounted where.
-// errors.Is(err, unix.ENOENT) if the device has no IPv6: the kernel was
-// started without, or the MTU is below 1280.
-func setIPv6(ifName, key, value string) error {
-	path := "/proc/sys/net/ipv6/conf/" + ifName + "/" + key
-	fd, err := openRetry(path, unix.O_WRONLY)
+// setIPv6 writes one of a device's IPv6 settings. errors.Is(err, unix.ENOENT) if the
+// device has no IPv6: the kernel was started without, or the MTU is below 1280.
+func setIPv6(ifName, key, value string) error { return setDevice("ipv6", ifName, key, value) }
+
+// setDevice writes a device's setting. /proc/sys/net belongs to the network
+// namespace of the thread that opens it, whatever is mounted where.
+func setDevice(family, ifName, key, value string) error {
+	fd, err := openRetry("/proc/sys/net/"+family+"/conf/"+ifName+"/"+key, unix.O_WRONLY)
 	if err == nil {
 		// An os.File would be taken up by the poller, at three more system calls.
 		_, err = unix.Write(fd, []byte(value))
 		unix.Close(fd)
 	}
 	if err != nil {
-		return fmt.Errorf("set net.ipv6.conf.%s.%s to %s: %w", ifName, key, value, err)
+		return fmt.Errorf("set net.%s.conf.%s.%s to %s: %w", family, ifName, key, value, err)
 	}
 	return nil
 }
@@ -46,4 +47,16 @@ func ownRoutes(ifName string, dad bool) error {
 		return nil
 	}
 	return err
+}
+
+// announceMAC has the kernel tell the neighbours, when the device comes up, which
+// MAC address its addresses have now.
+func announceMAC(ifName string) error {
+	if err := setDevice("ipv4", ifName, "arp_notify", "1"); err != nil {
+		return err
+	}
+	if err := setIPv6(ifName, "ndisc_notify", "1"); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
 }

@@ -91,8 +91,8 @@ func endAttrs(name string, mtu int) []*nl.RtAttr {
 
 // finishHostEnd sets what the request that makes a pair can't carry: the alias
 // (rtnl_create_link ignores it) and, for a port, its options and no link-local
-// address of its own. A port needs no accept_ra: what arrives at it is the
-// bridge's.
+// address of its own. It hears no router advertisement even if it loses its
+// bridge.
 func (h *Host) finishHostEnd(name string, p pair) error {
 	request := []nl.NetlinkRequestData{
 		ifinfo(0, 0, 0), nameAttr(name),
@@ -115,6 +115,9 @@ func (h *Host) finishHostEnd(name string, p pair) error {
 	}
 	if err != nil {
 		return fmt.Errorf("%s: set alias and port options: %w", name, err)
+	}
+	if err := setIPv6(name, "accept_ra", "0"); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
