@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -187,7 +188,11 @@ func (r *Request) build(bridge string) error {
 		plugin["ipMasq"] = true
 	}
 	if written {
-		plugin["ipam"] = map[string]any{"type": "static"}
+		ipam := map[string]any{"type": "static"}
+		if r.Strategy == "ptp" {
+			ipam["routes"] = r.defaultRoutes()
+		}
+		plugin["ipam"] = ipam
 	}
 	raw, err := json.Marshal(plugin)
 	if err != nil {
@@ -198,6 +203,18 @@ func (r *Request) build(bridge string) error {
 		Plugins: []Plugin{{Type: r.Strategy, Raw: raw}}, ownSubnet: bridge == "",
 	}
 	return nil
+}
+
+// defaultRoutes returns a default route for each family of the addresses: a
+// point-to-point link has no key for that, as a bridge has isDefaultGateway.
+func (r *Request) defaultRoutes() (routes []map[string]string) {
+	for _, dst := range []string{"0.0.0.0/0", "::/0"} {
+		all := netip.MustParsePrefix(dst)
+		if slices.ContainsFunc(r.IPs, func(p netip.Prefix) bool { return p.Addr().Is4() == all.Addr().Is4() }) {
+			routes = append(routes, map[string]string{"dst": dst})
+		}
+	}
+	return routes
 }
 
 // subnetID names the subnet of ips, the IPv4 one if there is one, in eight letters:

@@ -37,7 +37,7 @@ func TestParseFlag(t *testing.T) {
 			"bridge:bridge=br0,ip=10.1.0.2/24,gateway=10.1.0.1",
 			`bridge net=bridge-br0 ips=[10.1.0.2/24] gw=[10.1.0.1] {"bridge":"br0","ipam":{"type":"static"},"type":"bridge"}`,
 		},
-		{"ptp:ip=10.1.0.2/24", `ptp net=ptp-838772b8 ips=[10.1.0.2/24] own {"ipMasq":true,"ipam":{"type":"static"},"type":"ptp"}`},
+		{"ptp:ip=10.1.0.2/24", `ptp net=ptp-838772b8 ips=[10.1.0.2/24] own {"ipMasq":true,"ipam":{"routes":[{"dst":"0.0.0.0/0"}],"type":"static"},"type":"ptp"}`},
 		{"lan", "bridge net=lan"},
 		{"lan:ip=10.1.0.9,interface_name=e", "bridge net=lan ips=[10.1.0.9] if=e"},
 		{path, "bridge net=lan"},

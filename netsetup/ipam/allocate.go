@@ -16,7 +16,8 @@ import (
 // Allocate reserves the addresses of p for the interface p.IfName of container
 // id, one a range set or those that p asks for, each recorded as a "lease" before
 // it is taken. It returns them with the default gateways, at most one a family:
-// those that p asks for, else those of the pools. With an error nothing is taken.
+// those that p asks for, else those of the pools. With an error nothing is taken;
+// errors don't name the network, which the caller does.
 //
 // id has just been claimed: it holds no lease yet.
 func Allocate(ctx context.Context, p netsetup.Plan, id string, record netsetup.Recorder) (addrs []netip.Prefix, gateways []netip.Addr, err error) {
@@ -39,7 +40,7 @@ func Allocate(ctx context.Context, p netsetup.Plan, id string, record netsetup.R
 		err = errors.Join(err, s.Close())
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("network %s: %w", p.Network.Name, err)
+		return nil, nil, err
 	}
 	return addrs, gateways, nil
 }
@@ -70,7 +71,7 @@ func (s *store) asWritten(p netsetup.Plan) (addrs []netip.Prefix, gateways []net
 		if want.Bits() < 0 {
 			return addrs, nil, fmt.Errorf("address %s: no prefix length, and no pool that has one; write %s/24 or the like", want.Addr(), want.Addr())
 		}
-		ok, err := s.Reserve(s.object.Owner, s.object.IfName, want.Addr().AsSlice(), "static")
+		ok, err := s.Reserve(s.object.Owner, s.object.IfName, want.Addr().AsSlice(), noRange)
 		if err != nil {
 			return addrs, nil, err
 		}

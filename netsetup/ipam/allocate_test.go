@@ -192,7 +192,7 @@ func TestBusyAndEmpty(t *testing.T) {
 	}
 	j := &journal{t: t}
 	_, _, err := Allocate(t.Context(), p, "c9", j.record)
-	want := `network lan: pool 10.1.0.0/29: empty: 5 of 5 addresses are taken, 10.1.0.4 for longest, by container "c2" (eth0); nsinit gc frees what killed containers left`
+	want := `pool 10.1.0.0/29: empty: 5 of 5 addresses are taken, 10.1.0.4 for longest, by container "c2" (eth0); nsinit gc frees what killed containers left`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
@@ -203,7 +203,7 @@ func TestBusyAndEmpty(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = Allocate(t.Context(), asking(p, "10.1.0.3"), "c9", j.record)
-	want = `network lan: address 10.1.0.3: taken by container "c1" (eth0); end it (nsinit delete), or remove what a killed one left (nsinit gc); 10.1.0.5 is free`
+	want = `address 10.1.0.3: taken by container "c1" (eth0); end it (nsinit delete), or remove what a killed one left (nsinit gc); 10.1.0.5 is free`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

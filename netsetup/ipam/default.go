@@ -196,7 +196,13 @@ func (d *defaultNetwork) choose(ctx context.Context, have pools, first bool) (po
 			return have, err
 		}
 	}
-	free := func(p netip.Prefix) bool { return !usedBy(p, routes, bridge) }
+	other, err := d.others()
+	if err != nil {
+		return have, err
+	}
+	free := func(p netip.Prefix) bool {
+		return !usedBy(p, routes, bridge) && !p.Overlaps(other.v4) && !p.Overlaps(other.v6)
+	}
 	if first {
 		return pools{}.fill(free, true, true)
 	}
@@ -210,6 +216,22 @@ func (d *defaultNetwork) choose(ctx context.Context, have pools, first bool) (po
 		}
 	}
 	return want.fill(free, have.v4.IsValid(), have.v6.IsValid())
+}
+
+// others returns the subnets of the other default network, which has no route
+// while none of its containers runs.
+func (d *defaultNetwork) others() (pools, error) {
+	strategy := "bridge"
+	if d.strategy == "bridge" {
+		strategy = "ptp"
+	}
+	other := newDefault("", strategy)
+	other.dir = d.dir
+	n, err := other.read()
+	if err != nil || n == nil {
+		return pools{}, err
+	}
+	return poolsOf(n)
 }
 
 // mayMove refuses to move a network whose addresses somebody uses.

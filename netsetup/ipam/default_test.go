@@ -213,6 +213,20 @@ func TestDefaultWithoutIPv6(t *testing.T) {
 	}
 }
 
+// TestDefaultsApart: the default networks have no subnet in common, though the
+// routes of neither are there.
+func TestDefaultsApart(t *testing.T) {
+	t.Parallel()
+	link, host := newTestDefault(t, "ptp")
+	_, first := mustNetwork(t, link)
+	bridge := newDefault(filepath.Dir(link.dir), "bridge")
+	bridge.leases, bridge.host = link.leases, host
+	_, second := mustNetwork(t, bridge)
+	if first.v4.Overlaps(second.v4) || first.v6.Overlaps(second.v6) {
+		t.Errorf("%+v and %+v", first, second)
+	}
+}
+
 func TestDefaultDamagedFile(t *testing.T) {
 	t.Parallel()
 	for _, content := range []string{"", "{", `{"name":"nsinit"}`} {

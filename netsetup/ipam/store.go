@@ -35,6 +35,9 @@ type store struct {
 	fault  error // why Reserve failed, for the allocator's message doesn't tell it
 }
 
+// noRange is the range of an address that no search gave: no search goes on from it.
+const noRange = ""
+
 var _ backend.Store = (*store)(nil)
 
 // openStore opens and locks the leases of o.Network below o.Dir. Close unlocks them.
@@ -119,6 +122,9 @@ func (s *store) take(path, content string, ip net.IP, rangeID string) error {
 	_, err = f.WriteString(content)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
+	}
+	if rangeID == noRange {
+		return nil
 	}
 	return writeInPlace(filepath.Join(s.dir, "last_reserved_ip."+rangeID), ip.String())
 }
