@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -39,12 +38,12 @@ func init() {
 	if len(os.Args) == 0 {
 		return
 	}
+	// The init must stay on the main thread: the parent-death signal belongs to it. Init functions are run there
+	// (runtime.LockOSThread), and to lock it once more would only cost another thread.
 	switch os.Args[0] {
 	case Argv0:
-		runtime.LockOSThread() // to the main thread: the parent-death signal belongs to it
 		os.Exit(enter())
 	case reaperArgv0:
-		runtime.LockOSThread()
 		os.Exit(reap(os.Args[1:]))
 	}
 }
