@@ -22,11 +22,14 @@ type elements struct {
 // changes are the additions, set by set.
 func (e elements) changes(t table) []elementChange {
 	all := []elementChange{
-		{set: t.containers4, elements: e.containers4}, {set: t.containers6, elements: e.containers6},
+		{set: t.containers4, elements: e.containers4},
+		{set: t.containers6, elements: e.containers6},
 		{set: t.devices, elements: e.devices},
-		{set: t.opened4, elements: e.opened4}, {set: t.opened6, elements: e.opened6},
+		{set: t.opened4, elements: e.opened4},
+		{set: t.opened6, elements: e.opened6},
 		{set: t.samePort, elements: e.samePort},
-		{set: t.local, elements: e.local}, {set: t.relayed, elements: e.relayed},
+		{set: t.local, elements: e.local},
+		{set: t.relayed, elements: e.relayed},
 	}
 	return slices.DeleteFunc(all, func(c elementChange) bool { return len(c.elements) == 0 })
 }

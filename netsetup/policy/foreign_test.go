@@ -54,14 +54,22 @@ func TestForeignDropIsNamed(t *testing.T) {
 func TestForeignRemedies(t *testing.T) {
 	l := newLab(t)
 	for _, tt := range []struct{ name, rules, want string }{
-		{"docker", `table ip filter { chain DOCKER-USER { }; chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; }`,
-			"table ip filter, chain FORWARD (forward, policy drop) may drop what containers on d0 send: iptables -I DOCKER-USER -i d0 -j ACCEPT && iptables -I DOCKER-USER -o d0 -j ACCEPT"},
-		{"ip6tables", `table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy accept; ct state established accept; counter drop; }; }`,
-			"table ip6 filter, chain FORWARD (forward, ends in drop) may drop what containers on d0 send: ip6tables -I FORWARD -i d0 -j ACCEPT && ip6tables -I FORWARD -o d0 -j ACCEPT"},
-		{"firewalld", `table inet firewalld { chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept; ct state established accept; reject with icmpx admin-prohibited; }; }`,
-			"table inet firewalld, chain filter_FORWARD (forward, ends in reject) may drop what containers on d0 send: firewall-cmd --permanent --zone=trusted --add-interface=d0 && firewall-cmd --reload"},
-		{"ufw", `table ip filter { chain ufw-user-input { }; chain INPUT { type filter hook input priority 0; policy drop; }; }`,
-			"table ip filter, chain INPUT (input, policy drop) may drop what containers on d0 send: ufw allow in on d0"},
+		{
+			"docker", `table ip filter { chain DOCKER-USER { }; chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; }`,
+			"table ip filter, chain FORWARD (forward, policy drop) may drop what containers on d0 send: iptables -I DOCKER-USER -i d0 -j ACCEPT && iptables -I DOCKER-USER -o d0 -j ACCEPT",
+		},
+		{
+			"ip6tables", `table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy accept; ct state established accept; counter drop; }; }`,
+			"table ip6 filter, chain FORWARD (forward, ends in drop) may drop what containers on d0 send: ip6tables -I FORWARD -i d0 -j ACCEPT && ip6tables -I FORWARD -o d0 -j ACCEPT",
+		},
+		{
+			"firewalld", `table inet firewalld { chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept; ct state established accept; reject with icmpx admin-prohibited; }; }`,
+			"table inet firewalld, chain filter_FORWARD (forward, ends in reject) may drop what containers on d0 send: firewall-cmd --permanent --zone=trusted --add-interface=d0 && firewall-cmd --reload",
+		},
+		{
+			"ufw", `table ip filter { chain ufw-user-input { }; chain INPUT { type filter hook input priority 0; policy drop; }; }`,
+			"table ip filter, chain INPUT (input, policy drop) may drop what containers on d0 send: ufw allow in on d0",
+		},
 		{"harmless", `table ip filter { chain FORWARD { type filter hook forward priority 0; policy accept; iifname "eth9" drop; }; chain POST { type nat hook postrouting priority 100; policy accept; }; chain OUT { type filter hook output priority 0; policy drop; }; }`, ""},
 	} {
 		l.nft(t, "flush ruleset; "+tt.rules)

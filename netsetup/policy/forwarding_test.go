@@ -223,15 +223,48 @@ func TestOwnerTakesOver(t *testing.T) {
 	}
 }
 
+// The same without another start in between.
+func TestUndoAfterOwnerTookOver(t *testing.T) {
+	l := newLab(t)
+	_, a := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(a))
+	l.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1").OK(t)
+	owner := l.sysctls(t)
+	check(t, l.undoHost())
+	if got := l.sysctls(t); got != owner {
+		t.Errorf("the owner's sysctls were changed:\n%s\nwere:\n%s", got, owner)
+	}
+}
+
+// Somebody else's guests, with their own forwarding, and a port published for one, go
+// on as before.
+func TestOthersGuestsGoOn(t *testing.T) {
+	l := newLab(t)
+	l.ip(t, "link add br9 type bridge")
+	l.ip(t, "addr add 10.99.0.1/24 dev br9")
+	l.ip(t, "link set br9 up")
+	guest, _ := l.container(t, "br9", 99, 2)
+	_, a := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(a))
+	l.Run(t, "sysctl", "-qw", "net.ipv4.conf.br9.forwarding=1").OK(t)
+	in, out := guest.Echo(t), l.out.Echo(t)
+	l.nft(t, fmt.Sprintf(`table ip theirs {
+		chain inward { type nat hook prerouting priority -100; iifname "%s" tcp dport 8080 dnat to 10.99.0.2:%d; };
+		chain outward { type nat hook postrouting priority 100; oifname "%s" masquerade; };
+	}`, l.out.HostIf, in.Port, l.out.HostIf))
+	exchanges(t, guest, out, l.out.V4)
+	check(t, l.out.Exchange("tcp", netip.AddrPortFrom(l.out.HostV4, 8080), 100, soon))
+}
+
 // What someone else wrote since stays.
 func TestUndoLeavesOthersChanges(t *testing.T) {
 	l := newLab(t)
 	_, a := l.container(t, "nsi0", 77, 2)
 	check(t, l.masquerade(a))
-	l.Run(t, "sysctl", "-qw", "net.ipv4.conf.nsi0.forwarding=0").OK(t)
-	l.ip(t, "link del "+l.out.HostIf) // its sysctls are gone
+	l.Run(t, "sysctl", "-qw", "net.ipv4.conf.nsi0.forwarding=2").OK(t) // means the same as 1
+	l.ip(t, "link del "+l.out.HostIf)                                  // its sysctls are gone
 	check(t, l.undoHost())
-	if got := l.sysctls(t); !strings.Contains(got, "ipv4/conf/nsi0/forwarding:0") {
+	if got := l.sysctls(t); !strings.Contains(got, "ipv4/conf/nsi0/forwarding:2") {
 		t.Errorf("sysctls:\n%s", got)
 	}
 }

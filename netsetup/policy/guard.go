@@ -70,11 +70,11 @@ func removeGuard(device string) error {
 	defer rt.Close()
 	link, err := rt.LinkByName(device)
 	if err != nil {
-		return nil //nolint:nilerr // the guard went with the device
+		return nil // the guard went with the device
 	}
 	filters, err := rt.FilterList(link, netlink.HANDLE_MIN_INGRESS)
 	if err != nil {
-		return nil //nolint:nilerr // no clsact
+		return nil // no clsact
 	}
 	for _, f := range filters {
 		if b, ok := f.(*netlink.BpfFilter); ok && b.Name == guardName {

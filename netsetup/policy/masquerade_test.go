@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/netsetuptest"
@@ -70,6 +73,49 @@ func TestOwnNetworksAreNotMasqueraded(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Packets that belong to no connection aren't translated, and must not leave with an
+// address that means nothing outside.
+func TestNothingLeavesUntranslated(t *testing.T) {
+	l := newLab(t)
+	c, a := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(a))
+	check(t, c.Ping(l.out.V4, 56, soon)) // neighbours are known from here on
+	var seen int
+	check(t, l.out.Do(func() (err error) {
+		seen, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+		return err
+	}))
+	defer unix.Close(seen)
+	check(t, c.Do(func() error { return sendReset("10.77.0.2", l.out.V4.String()) }))
+	limit := unix.NsecToTimeval(never.Nanoseconds())
+	check(t, unix.SetsockoptTimeval(seen, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
+	buf := make([]byte, 100)
+	if n, _, err := unix.Recvfrom(seen, buf, 0); err == nil {
+		t.Errorf("the outside got % x", buf[:n])
+	}
+}
+
+// sendReset sends a TCP reset of a connection that there isn't.
+func sendReset(from, to string) error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	src, dst := netip.MustParseAddr(from).As4(), netip.MustParseAddr(to).As4()
+	segment := []byte{0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 4, 0, 0, 0, 0, 0, 0}
+	sum := uint32(unix.IPPROTO_TCP + len(segment))
+	for _, part := range [][]byte{src[:], dst[:], segment} {
+		for i := 0; i < len(part); i += 2 {
+			sum += uint32(part[i])<<8 | uint32(part[i+1])
+		}
+	}
+	sum = sum&0xffff + sum>>16
+	sum = sum&0xffff + sum>>16
+	binary.BigEndian.PutUint16(segment[16:], ^uint16(sum))
+	return unix.Sendto(s, segment, 0, &unix.SockaddrInet4{Addr: dst})
 }
 
 func TestPointToPoint(t *testing.T) {

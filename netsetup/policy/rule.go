@@ -39,14 +39,19 @@ func metaIs(key expr.MetaKey, value []byte) []expr.Any {
 	}
 }
 
-// device matches when the packet's device (iifname or oifname) is in set.
-func device(key expr.MetaKey, set *nftables.Set) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: key, Register: first}, lookup(set, false)}
+// cameBy matches when the device that the packet came in by is in set.
+func cameBy(set *nftables.Set) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: first}, lookup(set, false)}
 }
 
-// notDevice matches when it is not.
-func notDevice(key expr.MetaKey, set *nftables.Set) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: key, Register: first}, lookup(set, true)}
+// cameNotBy matches when it is not.
+func cameNotBy(set *nftables.Set) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: first}, lookup(set, true)}
+}
+
+// leavesNotBy matches when the device that the packet leaves by is not in set.
+func leavesNotBy(set *nftables.Set) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: first}, lookup(set, true)}
 }
 
 // samePort matches what leaves by the device that it came in by, for the devices

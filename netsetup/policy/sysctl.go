@@ -29,8 +29,7 @@ func (s sysctl) path() string         { return sysctlRoot + string(s) }
 func (s sysctl) is(value string) bool { got, err := s.read(); return err == nil && got == value }
 func (s sysctl) missing() bool        { _, err := s.read(); return errors.Is(err, fs.ErrNotExist) }
 func (s sysctl) wrap(do string, err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err
 	}
 	return fmt.Errorf("sysctl: %s: %s: %w", s, do, err)

@@ -97,20 +97,19 @@ func (t table) openedChain() chainSpec {
 }
 
 func (t table) forwardChain(opened *nftables.Chain, allIPv6 bool) chainSpec {
-	iif, oif := expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME
 	rules := []ruleSpec{
 		{"would leave with the container's address", join(
-			device(iif, t.devices), notDevice(oif, t.devices),
+			cameBy(t.devices), leavesNotBy(t.devices),
 			tracked(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop))},
-		{"", join(device(iif, t.devices), verdict(expr.VerdictReturn))},
-		{"", join(family(unix.NFPROTO_IPV4), device(iif, t.opened4), jump(opened))},
-		{"", join(family(unix.NFPROTO_IPV6), device(iif, t.opened6), jump(opened))},
+		{"", join(cameBy(t.devices), verdict(expr.VerdictReturn))},
+		{"", join(family(unix.NFPROTO_IPV4), cameBy(t.opened4), jump(opened))},
+		{"", join(family(unix.NFPROTO_IPV6), cameBy(t.opened6), jump(opened))},
 	}
 	if allIPv6 {
 		rules = append(rules,
 			ruleSpec{"bridged, seen here by br_netfilter", join(
-				family(unix.NFPROTO_IPV6), notDevice(iif, t.opened6), bridged(), verdict(expr.VerdictReturn))},
-			ruleSpec{"", join(family(unix.NFPROTO_IPV6), notDevice(iif, t.opened6), jump(opened))})
+				family(unix.NFPROTO_IPV6), cameNotBy(t.opened6), bridged(), verdict(expr.VerdictReturn))},
+			ruleSpec{"", join(family(unix.NFPROTO_IPV6), cameNotBy(t.opened6), jump(opened))})
 	}
 	return t.base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, rules)
 }
@@ -129,9 +128,9 @@ func bridged() []expr.Any {
 func (t table) masqueradeChain() chainSpec {
 	multicast4, multicast6 := netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")
 	rules := []ruleSpec{
-		{"", join(family(unix.NFPROTO_IPV4), source4.in(t.containers4), notDevice(expr.MetaKeyOIFNAME, t.devices),
+		{"", join(family(unix.NFPROTO_IPV4), source4.in(t.containers4), leavesNotBy(t.devices),
 			destination4.within(expr.CmpOpNeq, multicast4), masquerade())},
-		{"", join(family(unix.NFPROTO_IPV6), source6.in(t.containers6), notDevice(expr.MetaKeyOIFNAME, t.devices),
+		{"", join(family(unix.NFPROTO_IPV6), source6.in(t.containers6), leavesNotBy(t.devices),
 			destination6.within(expr.CmpOpNeq, multicast6), masquerade())},
 	}
 	return t.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, rules)
@@ -142,7 +141,7 @@ func (t table) masqueradeChain() chainSpec {
 // either field. It runs before destinations are translated.
 func (t table) loopbackChain() chainSpec {
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
-	in := join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local))
+	in := join(family(unix.NFPROTO_IPV4), cameBy(t.local))
 	rules := []ruleSpec{
 		{"", join(in, destination4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
 		{"", join(in, source4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
@@ -152,7 +151,7 @@ func (t table) loopbackChain() chainSpec {
 
 // relayChain turns queries to the gateway towards the resolver.
 func (t table) relayChain() chainSpec {
-	in := join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local))
+	in := join(family(unix.NFPROTO_IPV4), cameBy(t.local))
 	rules := []ruleSpec{
 		{"", join(in, toPort(unix.IPPROTO_UDP, dnsPort), relay(t.relayed))},
 		{"", join(in, toPort(unix.IPPROTO_TCP, dnsPort), relay(t.relayed))},
@@ -163,11 +162,11 @@ func (t table) relayChain() chainSpec {
 // markChain lets relayed queries pass the guard (see guard.go), each packet of them.
 func (t table) markChain() chainSpec {
 	rules := []ruleSpec{
-		{"", join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local),
+		{"", join(family(unix.NFPROTO_IPV4), cameBy(t.local),
 			destination4.within(expr.CmpOpEq, netip.MustParsePrefix("127.0.0.0/8")),
 			tracked(expr.CtKeySTATUS, statusDestinationNAT), mark(relayMark))},
 	}
-	after := nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1)
+	after := new(*nftables.ChainPriorityNATDest + 1)
 	return t.base("mark", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, after, rules)
 }
 
@@ -175,7 +174,7 @@ func (t table) markChain() chainSpec {
 // throws away what comes to its stub from elsewhere, and unbound refuses it.
 func (t table) answerChain() chainSpec {
 	rules := []ruleSpec{
-		{"", join(family(unix.NFPROTO_IPV4), device(expr.MetaKeyIIFNAME, t.local),
+		{"", join(family(unix.NFPROTO_IPV4), cameBy(t.local),
 			destination4.within(expr.CmpOpEq, netip.MustParsePrefix("127.0.0.0/8")),
 			tracked(expr.CtKeySTATUS, statusDestinationNAT), from(netip.AddrFrom4([4]byte{127, 0, 0, 1})))},
 	}

@@ -109,8 +109,8 @@ func gone(err error) bool { return errors.Is(err, unix.ENOENT) }
 // explain leaves the kernel's number of an error that may hold one for each message,
 // and says what it means for the user.
 func explain(err error) error {
-	var number unix.Errno
-	if !errors.As(err, &number) {
+	number, ok := errors.AsType[unix.Errno](err)
+	if !ok {
 		return err
 	}
 	switch number {

@@ -107,7 +107,7 @@ func (r routes) links(list []netlink.Route) ([]netlink.Link, error) {
 			continue
 		}
 		l, err := r.LinkByIndex(i)
-		if errors.As(err, new(netlink.LinkNotFoundError)) {
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
 			continue
 		}
 		if err != nil {
