@@ -132,15 +132,15 @@ func (r *Resolvers) takeHost(host hostResolvers, atts []Attachment) {
 // families says which families a container with atts has beyond its link. One
 // without an interface of ours, as in a joined namespace, may have both.
 func families(atts []Attachment) (v4, v6 bool) {
-	any := false
+	known := false
 	for _, a := range atts {
 		for _, p := range a.Addresses {
-			any = true
+			known = true
 			v4 = v4 || p.Addr().Is4()
 			v6 = v6 || p.Addr().Is6() && !p.Addr().IsLinkLocalUnicast() && !a.NoIPv6
 		}
 	}
-	return v4 || !any, v6 || !any
+	return v4 || !known, v6 || !known
 }
 
 // internalOnly says whether the networks lead nowhere: each has addresses, and none

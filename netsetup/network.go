@@ -176,8 +176,11 @@ func fileKind(m fs.FileMode) string {
 // has its network's name, unless the list forbids it (loadOnlyInlinedPlugins).
 func (n *parsedNetwork) addFolder(dir string) error {
 	entries, err := os.ReadDir(filepath.Join(dir, n.Name))
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: its folder of plugins: %w", n.Source, err)
 	}
 	var faults []error
 	for _, e := range entries {

@@ -120,7 +120,7 @@ func firstWord(s string) string {
 // that no file of ours can hold.
 func cleanWords(s string, most int) []string {
 	var words []string
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		if len(words) == most {
 			break
 		}

@@ -35,7 +35,7 @@ const (
 // and prints those that it keeps.
 func allocateMany(dir string) int {
 	var wg sync.WaitGroup
-	var print sync.Mutex
+	var out sync.Mutex
 	code := 0
 	for g := range goroutines {
 		wg.Go(func() {
@@ -50,7 +50,7 @@ func allocateMany(dir string) int {
 					err = Undo(taken)
 					addrs = nil
 				}
-				print.Lock()
+				out.Lock()
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					code = 1
@@ -58,7 +58,7 @@ func allocateMany(dir string) int {
 				for _, a := range addrs {
 					fmt.Println(a.Addr(), id)
 				}
-				print.Unlock()
+				out.Unlock()
 			}
 		})
 	}

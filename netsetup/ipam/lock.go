@@ -45,7 +45,10 @@ func (l *lock) wait(ctx context.Context, path string) (*lock, error) {
 		}
 		return l, nil
 	case <-ctx.Done():
-		go func() { <-got; l.f.Close() }()
+		go func() {
+			_ = <-got // whether it came or not, closing gives it back
+			l.f.Close()
+		}()
 		return nil, fmt.Errorf("lock %s: another process holds it: %w", path, context.Cause(ctx))
 	}
 }

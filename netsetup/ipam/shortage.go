@@ -1,7 +1,9 @@
 package ipam
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net/netip"
 	"os"
@@ -36,7 +38,7 @@ func (s *store) freeAfter(addr netip.Addr, r allocator.Range) netip.Addr {
 		if r.Gateway.Equal(addr.AsSlice()) {
 			continue
 		}
-		if _, err := os.Lstat(filepath.Join(s.dir, addr.String())); os.IsNotExist(err) {
+		if _, err := os.Lstat(filepath.Join(s.dir, addr.String())); errors.Is(err, fs.ErrNotExist) {
 			return addr
 		}
 	}
