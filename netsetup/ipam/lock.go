@@ -37,7 +37,10 @@ func openLock(ctx context.Context, path string) (*lock, error) {
 // the lock back whenever it comes.
 func (l *lock) wait(ctx context.Context, path string) (*lock, error) {
 	got := make(chan error, 1)
-	go func() { got <- flock(l.f, unix.LOCK_EX) }()
+	go func() {
+		got <- flock(l.f, unix.LOCK_EX)
+		close(got)
+	}()
 	select {
 	case err := <-got:
 		if err != nil {
@@ -45,11 +48,15 @@ func (l *lock) wait(ctx context.Context, path string) (*lock, error) {
 		}
 		return l, nil
 	case <-ctx.Done():
-		go func() {
-			_ = <-got // whether it came or not, closing gives it back
-			l.f.Close()
-		}()
+		go l.giveBack(got)
 		return nil, fmt.Errorf("lock %s: another process holds it: %w", path, context.Cause(ctx))
+	}
+}
+
+// giveBack waits for a lock that nobody wants any more. A closed file is unlocked.
+func (l *lock) giveBack(got <-chan error) {
+	for range got { // one value, then closed
+		l.f.Close()
 	}
 }
 
