@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/ipam"
 	"github.com/nsinit/nsinit/netsetup/policy"
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ type Removed struct {
 	Error     string `json:"error,omitempty"` // it could not be removed
 }
 
-// GC removes what killed runs left. all removes also what outlives containers: the default network's bridge,
+// GC removes what killed runs left. all removes also what outlives containers: the default networks and their bridges,
 // the firewall table, forwarding that was switched on; never anything of a running container.
 func (r *Runtime) GC(ctx context.Context, all bool) ([]Removed, error) {
 	if err := r.ensureRoot(); err != nil {
@@ -115,7 +116,11 @@ func (r *Runtime) removeHostObjects(ctx context.Context) (removed []Removed) {
 		}
 		removed = append(removed, item)
 	}
-	err = errors.Join(err, policy.UndoHost(ctx, net, policy.Options{StateDir: r.dataDir()}))
+	names, forgetErr := ipam.Forget(ctx, r.dataDir())
+	for _, name := range names {
+		removed = append(removed, Removed{Kind: "network", Name: name})
+	}
+	err = errors.Join(err, forgetErr, policy.UndoHost(ctx, net, policy.Options{StateDir: r.dataDir()}))
 	if err == nil {
 		err = os.RemoveAll(r.hostObjects())
 	}

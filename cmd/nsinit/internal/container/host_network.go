@@ -35,6 +35,11 @@ func (h *host) planNetworks() (err error) {
 		if err := ipam.Fill(h.ctx, h.net, h.dataDir(), &reqs[i]); err != nil {
 			return fmt.Errorf("%s: %w", reqs[i].Source, err)
 		}
+		if n := reqs[i].Network; n != nil {
+			for _, line := range n.Warnings {
+				h.warn(line)
+			}
+		}
 	}
 	h.plans, err = netsetup.PlanAll(reqs)
 	return err
@@ -167,8 +172,11 @@ func (h *host) resolvConf() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if h.spec.HostNet {
+		return res.HostContent(), nil
+	}
 	upstream := res.Loopback()
-	if h.spec.HostNet || h.spec.joins() || len(upstream) == 0 {
+	if h.spec.joins() || len(upstream) == 0 {
 		return res.Content(), nil
 	}
 	for _, a := range h.rec.state.Networks {
