@@ -32,7 +32,7 @@ func cgroupRoot() string {
 // checkCgroupParent refuses what leads out of the hierarchy.
 func checkCgroupParent(parent string) error {
 	if strings.Contains("/"+parent+"/", "/../") || strings.ContainsRune(parent, 0) {
-		return fmt.Errorf("%q: must be a path below the cgroup hierarchy, without ..", cutText(parent))
+		return fmt.Errorf("%q: .. leads out of the cgroup hierarchy; leave it out", cutText(parent))
 	}
 	return nil
 }

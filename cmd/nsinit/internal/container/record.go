@@ -233,12 +233,11 @@ func (c *record) alive() (*os.File, error) {
 		return nil, fmt.Errorf("pidfd of %d: %w", c.state.Pid, err)
 	}
 	pidfd := os.NewFile(uintptr(fd), "pidfd")
-	started, zombie, err := startTime(c.state.Pid)
-	if err != nil || zombie || started != c.state.StartTime {
-		_ = pidfd.Close()
-		return nil, nil
+	// No start time: it ended meanwhile.
+	if started, zombie, err := startTime(c.state.Pid); err == nil && !zombie && started == c.state.StartTime {
+		return pidfd, nil
 	}
-	return pidfd, nil
+	return nil, pidfd.Close()
 }
 
 func bootID() string {

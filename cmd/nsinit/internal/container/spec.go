@@ -114,6 +114,7 @@ func (s *Spec) Validate() error {
 	add("--rootfs", s.checkRoot())
 	add("--pid-file", checkPidFile(s.PidFile))
 	add("--netns-name", s.checkNetnsName())
+	add("--cgroup-parent", checkCgroupParent(s.CgroupParent))
 	errs = append(errs, s.checkNetworks()...)
 	cfg := s.fsConfig()
 	if err := cfg.Validate(); err != nil {
@@ -135,7 +136,7 @@ func CheckID(id string) error {
 	}
 	for i := range len(id) {
 		if c := id[i]; !isIDByte(c) {
-			return fmt.Errorf("%q: %q is not allowed; use letters, digits and _+-.", cutText(id), c)
+			return fmt.Errorf("%q: %q is not allowed; letters, digits and _+-. are", cutText(id), c)
 		}
 	}
 	if strings.HasPrefix(id, ".") || strings.HasPrefix(id, "-") {

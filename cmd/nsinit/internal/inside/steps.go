@@ -79,6 +79,7 @@ func (p *process) setRlimits() error { return creds.SetRlimits(p.start.Rlimits) 
 func (p *process) applyAppArmor() error {
 	return lsm.ApplyAppArmor(p.tree.Proc(), p.start.LSM.AppArmor)
 }
+
 func (p *process) applySELinux() error {
 	return lsm.ApplySELinux(p.tree.Proc(), p.start.LSM.ProcessLabel)
 }

@@ -44,7 +44,7 @@ func Unmarshal(data []byte, v any) error {
 }
 
 func encode(buf []byte, v reflect.Value) ([]byte, error) {
-	if m, ok := v.Interface().(encoding.BinaryMarshaler); ok {
+	if m, ok := reflect.TypeAssert[encoding.BinaryMarshaler](v); ok {
 		b, err := m.MarshalBinary()
 		if err != nil {
 			return nil, err
@@ -161,7 +161,7 @@ func (d *decoder) value(v reflect.Value, depth int) error {
 	if depth > maxDepth {
 		return errors.New("message is nested too deeply")
 	}
-	if m, ok := v.Addr().Interface().(encoding.BinaryUnmarshaler); ok {
+	if m, ok := reflect.TypeAssert[encoding.BinaryUnmarshaler](v.Addr()); ok {
 		b, err := d.bytes()
 		if err != nil {
 			return err
