@@ -205,35 +205,37 @@ func TestNoForwardingRefuses(t *testing.T) {
 // Once the host's owner switches forwarding on for all, nsinit's restrictions go, and
 // undoing doesn't touch what is his.
 func TestOwnerTakesOver(t *testing.T) {
-	l := newLab(t)
-	third := l.Peer(t, "third")
-	_, a := l.container(t, "nsi0", 77, 2)
-	check(t, l.masquerade(a))
-	l.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1").OK(t)
-	owner := l.sysctls(t)
-	routeVia(t, l.out, third.V4, third.V6)
-	routeVia(t, third, l.out.V4, l.out.V6)
-	mustNotArrive(t, l.out.Node, third.V4)
-	check(t, l.masquerade(a))
-	check(t, l.out.Ping(third.V4, 56, soon))
-	check(t, l.out.Ping(third.V6, 56, soon))
-	check(t, l.undoHost())
-	if got := l.sysctls(t); got != owner {
-		t.Errorf("the owner's sysctls were changed:\n%s\nwere:\n%s", got, owner)
-	}
+	bothWays(t, func(t *testing.T, l *lab) {
+		third := l.Peer(t, "third")
+		_, a := l.container(t, "nsi0", 77, 2)
+		check(t, l.masquerade(a))
+		l.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1").OK(t)
+		owner := l.sysctls(t)
+		routeVia(t, l.out, third.V4, third.V6)
+		routeVia(t, third, l.out.V4, l.out.V6)
+		mustNotArrive(t, l.out.Node, third.V4)
+		check(t, l.masquerade(a))
+		check(t, l.out.Ping(third.V4, 56, soon))
+		check(t, l.out.Ping(third.V6, 56, soon))
+		check(t, l.undoHost())
+		if got := l.sysctls(t); got != owner {
+			t.Errorf("the owner's sysctls were changed:\n%s\nwere:\n%s", got, owner)
+		}
+	})
 }
 
 // The same without another start in between.
 func TestUndoAfterOwnerTookOver(t *testing.T) {
-	l := newLab(t)
-	_, a := l.container(t, "nsi0", 77, 2)
-	check(t, l.masquerade(a))
-	l.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1").OK(t)
-	owner := l.sysctls(t)
-	check(t, l.undoHost())
-	if got := l.sysctls(t); got != owner {
-		t.Errorf("the owner's sysctls were changed:\n%s\nwere:\n%s", got, owner)
-	}
+	bothWays(t, func(t *testing.T, l *lab) {
+		_, a := l.container(t, "nsi0", 77, 2)
+		check(t, l.masquerade(a))
+		l.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1").OK(t)
+		owner := l.sysctls(t)
+		check(t, l.undoHost())
+		if got := l.sysctls(t); got != owner {
+			t.Errorf("the owner's sysctls were changed:\n%s\nwere:\n%s", got, owner)
+		}
+	})
 }
 
 // Somebody else's guests, with their own forwarding, and a port published for one, go

@@ -177,8 +177,15 @@ func (l *ledger) forget(family int) {
 // although the ledger says that it does because of us.
 func (l *ledger) overtaken(family int) bool {
 	ours := slices.ContainsFunc(l.Opened, func(o opened) bool { return o.Family == family })
-	if !ours || family == 6 && l.allIPv6() {
+	all := family == 6 && l.allIPv6()
+	if !ours && !all || !forwardsAll(family) {
 		return false
 	}
-	return forwardsAll(family)
+	if all {
+		// The switch is ours. Whoever sets it again sets the default of new devices as
+		// well, which nsinit puts back to 0.
+		router := func(c change) bool { return c.Sysctl == forwarding6("default") }
+		return forwarding6("default").is("1") && !slices.ContainsFunc(l.Changes, router)
+	}
+	return true
 }

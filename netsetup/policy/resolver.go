@@ -38,7 +38,8 @@ var ErrNoRelay = errors.New("the host's resolver can't be reached from the conta
 // later, on a network whose queries are relayed already, doesn't get them.
 //
 // An upstream of IPv6 can't be relayed, as the kernel has no such sysctl for ::1.
-// Then, and without an IPv4 address or gateway, the error wraps ErrNoRelay.
+// Then, and without an IPv4 address or gateway, or a device on the host, the error wraps
+// ErrNoRelay.
 func Resolver(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, owner string, upstream []netip.AddrPort, opt Options, record netsetup.Recorder) (gateway netip.Addr, err error) {
 	gateway, err = resolver(ctx, h, a, owner, upstream, opt, record)
 	if err != nil {
@@ -50,7 +51,7 @@ func Resolver(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, owne
 func resolver(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, owner string, upstream []netip.AddrPort, opt Options, record netsetup.Recorder) (netip.Addr, error) {
 	l, err := linkOf(a)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, fmt.Errorf("%w: %w", err, ErrNoRelay)
 	}
 	queries, err := queriesOf(a, upstream)
 	if err != nil {

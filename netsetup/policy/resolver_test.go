@@ -282,6 +282,9 @@ func TestNoWayToResolver(t *testing.T) {
 	four := []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24")}
 	six := []netip.Prefix{netip.MustParsePrefix("fd01::2/64")}
 	gateways := []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd01::1")}
+	if _, err := Resolver(t.Context(), nil, netsetup.Attachment{Strategy: "macvlan"}, "", []netip.AddrPort{stub}, Options{}, nil); !errors.Is(err, ErrNoRelay) {
+		t.Errorf("macvlan: %v", err)
+	}
 	for name, tt := range map[string]struct {
 		addresses []netip.Prefix
 		gateways  []netip.Addr
