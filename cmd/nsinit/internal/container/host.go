@@ -93,7 +93,7 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 	if err != nil {
 		return ExitCode(err), err
 	}
-	if s.Detach && !r.isMonitor() {
+	if s.Detach && !r.isMonitor() && h.signals.interrupted() == 0 {
 		h.leave()
 		return 0, nil
 	}
@@ -106,6 +106,7 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 	if err := step.Undo(hostSteps, h); err != nil {
 		r.warn(oneLine(err) + "; run nsinit gc")
 	}
+	s.Detach = false // a detached container gets here only if a signal ended its start
 	return code, nil
 }
 

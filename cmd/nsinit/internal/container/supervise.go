@@ -101,6 +101,9 @@ func (h *host) supervise() int {
 	finish := h.attachTerminal()
 	status, _ := h.wait(-1)
 	finish()
+	if sig := h.signals.interrupted(); sig != 0 {
+		return 128 + int(sig)
+	}
 	if status.Signaled() {
 		return 128 + int(status.Signal())
 	}

@@ -1,0 +1,174 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nsinit/nsinit/netsetup/netsetuptest"
+	"golang.org/x/sys/unix"
+)
+
+// A fault is one start that is disturbed at one gate.
+type fault struct {
+	gate
+	detach bool
+	victim string      // "parent", "init", or "" for a signal to the parent
+	signal unix.Signal // with no victim
+}
+
+func (f fault) String() string {
+	name := f.victim
+	if name == "" {
+		name = unix.SignalName(f.signal)
+	}
+	if f.detach {
+		name += "/detached"
+	}
+	return name + "/" + f.gate.String()
+}
+
+// args are a start of what has most to be undone.
+func (f fault) args(root string) []string {
+	flags := []string{"--rootfs", root, "--name", "victim", "--network", "bridge", "--netns-name", "victim"}
+	if f.detach {
+		flags = append(flags, "--detach")
+	}
+	return with(flags, f.extra(), script(fmt.Sprintf("trap 'exit %d' %d; sleep 1000 & wait", 128+f.signal, max(f.signal, 1))))
+}
+
+// hasInit tells whether there is an init to kill at the gate.
+func (f fault) hasInit(steps []string) bool {
+	child := slices.Index(steps, "child")
+	at := slices.Index(steps, f.step)
+	return f.side == "init" || at > child || at == child && f.phase == "after"
+}
+
+// mayRun tells whether the program may run at the gate already, and is as good as started.
+func (f fault) mayRun() bool {
+	return f.side == "host" && (f.step == "running" || f.step == "ready" || f.step == "release" && f.phase == "after")
+}
+
+// faults are all that the two lists of steps give.
+func faults(t testing.TB) []fault {
+	t.Helper()
+	m := newMachine(t)
+	hostSteps := stepNames(t, m)["host"]
+	var all []fault
+	for i, g := range gates(t, m) {
+		for _, detach := range []bool{false, true} {
+			if detach && g.step == "console" {
+				continue // a monitor is in between then
+			}
+			all = append(all, fault{gate: g, detach: detach, victim: "parent"})
+			if f := (fault{gate: g, detach: detach, victim: "init"}); f.hasInit(hostSteps) {
+				all = append(all, f)
+			}
+			if g.side == "host" {
+				sig := []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP}[i%3]
+				all = append(all, fault{gate: g, detach: detach, signal: sig})
+			}
+		}
+	}
+	if testing.Short() {
+		all = slices.DeleteFunc(all, func(f fault) bool { return f.detach || f.phase == "after" })
+	}
+	return all
+}
+
+// TestKilledAnywhere kills the parent, and in other starts the init, before and after every step, and sends the parent
+// signals; then the host is what it was after the first start.
+func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	all := faults(t)
+	t.Logf("%d faults", len(all))
+	const hosts = 4
+	for i := range hosts {
+		t.Run(fmt.Sprintf("host-%d", i), func(t *testing.T) {
+			t.Parallel()
+			bed := newFaultBed(t)
+			for j := i; j < len(all); j += hosts {
+				f := all[j]
+				if !t.Run(f.String(), func(t *testing.T) { bed.try(t, f) }) {
+					bed = newFaultBed(t) // the others are no worse for it
+				}
+			}
+		})
+	}
+}
+
+// A faultBed is a host with what it was after a first start.
+type faultBed struct {
+	*machine
+	root   string
+	before netsetuptest.Snapshot
+}
+
+func newFaultBed(t testing.TB) *faultBed {
+	t.Helper()
+	bed := &faultBed{machine: newMachine(t), root: newRootfs(t)}
+	bed.Dirty() // the state is compared whole, after every case
+	bed.run(t, "--rootfs", bed.root, "--network", "bridge", "--netns-name", "first", "--", "true").OK(t)
+	bed.before = bed.Settled(t)
+	return bed
+}
+
+func (bed *faultBed) try(t *testing.T, f fault) {
+	s := bed.stopAt(t, f.gate, f.args(bed.root)...)
+	switch f.victim {
+	case "parent":
+		s.Signal(t, unix.SIGKILL)
+		s.Wait(t)
+		bed.afterParent(t, f)
+	case "init":
+		s.killInit(t)
+		if f.side == "host" {
+			s.goOn(t)
+		}
+		bed.afterInit(t, f, s.Wait(t))
+	default:
+		s.Signal(t, f.signal)
+		time.Sleep(30 * time.Millisecond) // it is taken by a thread of its own; later it is the program's, and answered as well
+		s.goOn(t)
+		if r := s.Wait(t); r.Code != 128+int(f.signal) {
+			t.Errorf("exit code %d after signal %d, want %d\n%s", r.Code, f.signal, 128+int(f.signal), r.Stderr)
+		}
+	}
+	bed.Await(t, bed.before)
+}
+
+// afterParent is one gc. A detached container that was told to be running is nobody's leftover.
+func (bed *faultBed) afterParent(t *testing.T, f fault) {
+	t.Helper()
+	r := bed.nsinit(t, "gc").OK(t)
+	if r.Stderr != "" {
+		t.Errorf("gc: %s", r.Stderr)
+	}
+	if f.detach && f.gate == (gate{"host", "running", "after"}) {
+		if got := bed.nsinit(t, "state", "victim").OK(t); !strings.Contains(got.Stdout, `"running"`) {
+			t.Errorf("the container that was started is gone: %s", got.Stdout)
+		}
+		bed.nsinit(t, "delete", "--force", "victim").OK(t)
+	}
+}
+
+// afterInit wants the start's own undo and one line of what happened, or that the program had started.
+func (bed *faultBed) afterInit(t *testing.T, f fault, r netsetuptest.Result) {
+	t.Helper()
+	switch {
+	case r.Code == 125:
+		if err := oneLine(r); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(r.Stderr, "init") {
+			t.Errorf("the line does not say that the init was killed: %s", r.Stderr)
+		}
+	case f.mayRun() && f.detach && r.Code == 0:
+		bed.nsinit(t, "gc").OK(t)
+	case f.mayRun() && !f.detach && r.Code == 128+int(unix.SIGKILL):
+	default:
+		t.Errorf("exit code %d: %s", r.Code, r.Stderr)
+	}
+}
