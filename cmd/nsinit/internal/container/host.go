@@ -87,7 +87,10 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 	if r.isMonitor() {
 		reportToParent(ExitCode(err), err)
 	}
-	if sig := h.signals.interrupted(); err != nil && sig != 0 {
+	if sig := h.signals.settle(); sig != 0 {
+		if err == nil {
+			h.end()
+		}
 		return 128 + int(sig), nil
 	}
 	if err != nil {
@@ -103,11 +106,15 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 		s.Detach = false // its parent has said what there is to say
 		return code, nil
 	}
-	if err := step.Undo(hostSteps, h); err != nil {
-		r.warn(oneLine(err) + "; run nsinit gc")
-	}
-	s.Detach = false // a detached container gets here only if a signal ended its start
+	h.end()
 	return code, nil
+}
+
+// end removes the container and what it holds.
+func (h *host) end() {
+	if err := step.Undo(hostSteps, h); err != nil {
+		h.warn(oneLine(err) + "; run nsinit gc")
+	}
 }
 
 // newID is 12 hex digits, as docker prints them.

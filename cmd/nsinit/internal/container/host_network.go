@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/nsinit/nsinit/netsetup"
@@ -26,6 +28,9 @@ func (h *host) planNetworks() (err error) {
 	if h.spec.joins() {
 		h.netns, err = h.openJoined(h.spec.Networks[0])
 		return err
+	}
+	if err := os.MkdirAll(h.dataDir(), 0o755); err != nil {
+		return fmt.Errorf("data directory: %w", err)
 	}
 	if h.net, err = netsetup.OpenHost(h.warn); err != nil {
 		return err
@@ -113,7 +118,18 @@ func (h *host) attach(p netsetup.Plan) (a netsetup.Attachment, err error) {
 }
 
 func (h *host) policyOptions() policy.Options {
-	return policy.Options{NoForwarding: h.spec.NoForwarding, StateDir: h.dataDir()}
+	return policy.Options{NoForwarding: h.spec.NoForwarding, StateDir: h.dataDir(), Recorded: h.allObjects}
+}
+
+// allObjects are those in the records of all containers: a firewall table that somebody flushed is made again for all of
+// them.
+func (r *Runtime) allObjects() (all []netsetup.Object, err error) {
+	dirs, err := os.ReadDir(r.containers())
+	for _, d := range dirs {
+		list, listErr := objects(filepath.Join(r.containers(), d.Name(), "objects"))
+		all, err = append(all, list...), errors.Join(err, listErr)
+	}
+	return all, err
 }
 
 // detachNetworks gives back what the container has on the host, from its record: leases, rules, a name

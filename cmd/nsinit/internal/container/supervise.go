@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,8 +21,9 @@ type signalRelay struct {
 	h       *host
 	ch      chan os.Signal
 	pidfd   atomic.Int32 // the init's, 0 while there is none
-	running atomic.Bool
-	sig     atomic.Int32 // that ended the start
+	mu      sync.Mutex
+	running bool           // signals are the program's
+	sig     syscall.Signal // that ended the start
 }
 
 // insist is how many signals that ask to end a program may ignore before it is killed: PID 1 of a container ignores
@@ -50,7 +52,33 @@ func notifyAll(ch chan<- os.Signal) {
 }
 
 // interrupted returns the signal that ended the start, or 0.
-func (r *signalRelay) interrupted() syscall.Signal { return syscall.Signal(r.sig.Load()) }
+func (r *signalRelay) interrupted() syscall.Signal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sig
+}
+
+// settle ends the start: from here on signals are the program's. It returns the one that came before, or 0.
+func (r *signalRelay) settle() syscall.Signal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = true
+	return r.sig
+}
+
+// interrupt tells whether the start was still under way when sig came, and keeps the first that ends it.
+func (r *signalRelay) interrupt(sig syscall.Signal, ends bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running {
+		return false
+	}
+	if ends && r.sig == 0 {
+		r.sig = sig
+		r.send(unix.SIGKILL)
+	}
+	return true
+}
 
 func (r *signalRelay) relay() {
 	asked := 0
@@ -59,11 +87,8 @@ func (r *signalRelay) relay() {
 		ends := sig == unix.SIGINT || sig == unix.SIGTERM || sig == unix.SIGHUP || sig == unix.SIGQUIT
 		switch {
 		case sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE:
-		case !r.running.Load():
-			if ends && r.sig.CompareAndSwap(0, int32(sig)) {
-				r.send(unix.SIGKILL)
-			}
-		case sig == unix.SIGWINCH:
+		case r.interrupt(sig, ends):
+		case sig == unix.SIGWINCH && r.h.master != nil:
 			r.h.resize()
 		default:
 			if ends {
@@ -93,11 +118,7 @@ func (r *signalRelay) send(sig syscall.Signal) {
 
 // supervise stays with a foreground container until its end and returns its exit code.
 func (h *host) supervise() int {
-	h.signals.running.Store(true)
 	notifyAll(h.signals.ch)
-	if h.signals.interrupted() != 0 { // between the start's end and now
-		h.signals.send(unix.SIGKILL)
-	}
 	finish := h.attachTerminal()
 	status, _ := h.wait(-1)
 	finish()
