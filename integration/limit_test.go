@@ -3,12 +3,10 @@ package integration
 import (
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nsinit/nsinit/netsetup/netsetuptest"
-	"golang.org/x/sys/unix"
 )
 
 func sleepMillis(n int) { time.Sleep(time.Duration(n) * time.Millisecond) }
@@ -110,12 +108,7 @@ func TestNoMoreNamespaces(t *testing.T) {
 	t.Parallel()
 	bed := newFaultBed(t)
 	for _, kind := range []string{"net", "mnt", "pid", "uts", "ipc", "cgroup"} {
-		cmd := bed.Command("sh", "-c", "mount -t tmpfs tmpfs /run && echo 0 >/proc/sys/user/max_"+kind+"_namespaces && exec $nsinit run --rootfs $root -- true")
-		cmd.Env = append(cmd.Env, "nsinit="+nsinitBin, "root="+bed.root)
-		ids := []syscall.SysProcIDMap{{Size: 65536}}
-		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
-		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = ids, ids
-		r := bed.RunCmd(t, cmd)
+		r := bed.shell(t, "exec unshare --map-root-user --mount sh -c 'mount -t tmpfs tmpfs /run && echo 0 >/proc/sys/user/max_"+kind+"_namespaces && exec $nsinit run --rootfs $root -- true'")
 		if r.Code != 125 || oneLine(r) != nil || !strings.Contains(r.Stderr, "user.max_") {
 			t.Errorf("%s: exit code %d: %q, want one line with the limit", kind, r.Code, r.Stderr)
 		}

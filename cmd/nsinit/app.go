@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/container"
-	"golang.org/x/sys/unix"
 )
 
 // Exit codes are docker's: the program's own, 128+signal, and these. 126 (can't
@@ -45,9 +44,6 @@ func (a *app) run(args []string) (int, error) {
 	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return exitFailure, errors.New("set-user-ID: nsinit isn't made to be: take the bit off and use sudo")
 	}
-	if err := checkDescriptors(); err != nil {
-		return exitFailure, err
-	}
 	var version bool
 	set := newFlagSet("nsinit", false, []group{a.globalFlags(&version)})
 	if err := set.parse(args); err != nil {
@@ -68,16 +64,6 @@ func (a *app) run(args []string) (int, error) {
 		return exitFailure, err
 	}
 	return a.runVerb(v, args[1:])
-}
-
-// checkDescriptors wants room for a start's descriptors: the Go runtime crashes with a trace where its poller gets none.
-func checkDescriptors() error {
-	const enough = 16
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur >= enough {
-		return nil //nolint:nilerr // a limit that can't be read is none that is known
-	}
-	return fmt.Errorf("descriptors: the limit is %d, a start needs %d; raise it with ulimit -n", l.Cur, enough)
 }
 
 // runVerb parses the verb's flags and acts.

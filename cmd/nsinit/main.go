@@ -6,7 +6,8 @@ import (
 	"os"
 	"runtime"
 
-	_ "github.com/nsinit/nsinit/cmd/nsinit/internal/inside" // a container's init enters there, before main
+	_ "github.com/nsinit/nsinit/cmd/nsinit/internal/descriptors" // before all others
+	_ "github.com/nsinit/nsinit/cmd/nsinit/internal/inside"      // a container's init enters there, before main
 )
 
 // Children are started from the main thread: a parent-death signal is sent when
