@@ -86,17 +86,20 @@ func (bed *faultBed) tryFull(t testing.TB, what string) {
 func TestFewDescriptors(t *testing.T) {
 	t.Parallel()
 	bed := newFaultBed(t)
-	limits := []int{3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 28, 32, 40}
+	limits := []int{3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 28, 32, 40, 64, 72}
 	if few() {
-		limits = []int{5, 9, 13, 18}
+		limits = []int{5, 9, 13, 18, 72}
 	}
 	for _, n := range limits {
 		r := bed.shell(t, fmt.Sprintf("ulimit -n %d; exec $nsinit run --rootfs $root --network bridge --netns-name few -- true", n))
 		if err := failsClearly(r); err != nil {
 			t.Errorf("ulimit -n %d: %v", n, err)
 		}
-		if r.Code == 0 {
-			t.Logf("ulimit -n %d is enough", n)
+		if strings.Contains(r.Stderr, "invalid argument") {
+			t.Errorf("ulimit -n %d: the limit is not named: %s", n, r.Stderr)
+		}
+		if n == limits[len(limits)-1] && r.Code != 0 {
+			t.Errorf("ulimit -n %d is enough, but: %s", n, r.Stderr)
 		}
 	}
 	bed.nsinit(t, "gc").OK(t) // an undo may lack descriptors, too

@@ -30,6 +30,9 @@ func openSelf(scratch string) (*os.File, error) {
 	}
 	defer exe.Close()
 	fd, err := unix.FcntlInt(exe.Fd(), unix.F_DUPFD_CLOEXEC, exeMinFD)
+	if errors.Is(err, unix.EINVAL) { // fcntl(2): the number is not below the limit
+		return nil, fmt.Errorf("the limit of descriptors is below %d; raise it with ulimit -n", exeMinFD+1)
+	}
 	if err != nil {
 		return nil, err
 	}
