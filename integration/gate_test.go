@@ -131,3 +131,19 @@ func children(pid int) (pids []int) {
 	}
 	return pids
 }
+
+// awaitTrap waits until the shell that the init has become catches sig.
+func (s *stopped) awaitTrap(t testing.TB, sig unix.Signal) {
+	t.Helper()
+	netsetuptest.Poll(t, func() error {
+		for _, pid := range children(s.Cmd.Process.Pid) {
+			status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			f := fields(string(status))
+			mask, err := strconv.ParseUint(f["SigCgt"], 16, 64)
+			if err == nil && f["Name"] == "sh" && mask&(1<<(sig-1)) != 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("the program does not catch %s", unix.SignalName(sig))
+	})
+}

@@ -129,6 +129,9 @@ func (bed *faultBed) try(t *testing.T, f fault) {
 		}
 		bed.afterInit(t, f, s.Wait(t))
 	default:
+		if f.mayRun() && !f.detach && f.gate != (gate{"host", "ready", "before"}) && f.step != "release" {
+			s.awaitTrap(t, f.signal) // it is the program's already, and PID 1 ignores what it doesn't catch
+		}
 		s.Signal(t, f.signal)
 		time.Sleep(30 * time.Millisecond) // it is taken by a thread of its own; later it is the program's, and answered as well
 		s.goOn(t)

@@ -91,12 +91,13 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 		if err == nil {
 			h.end()
 		}
+		s.Detach = false // there is nothing left to be detached
 		return 128 + int(sig), nil
 	}
 	if err != nil {
 		return ExitCode(err), err
 	}
-	if s.Detach && !r.isMonitor() && h.signals.interrupted() == 0 {
+	if s.Detach && !r.isMonitor() {
 		h.leave()
 		return 0, nil
 	}
@@ -243,7 +244,7 @@ func (h *host) awaitReady() error {
 		f, err := h.conn.Receive()
 		switch {
 		case errors.Is(err, io.EOF) && execing:
-			return nil
+			return h.started()
 		case errors.Is(err, io.EOF):
 			return h.childError(errors.New("the pipe ended"))
 		case err != nil:
@@ -267,6 +268,17 @@ func (h *host) awaitReady() error {
 			return fmt.Errorf("sync pipe: unexpected frame %d", f.Type)
 		}
 	}
+}
+
+// started gives the signals to a foreground program from its first moment on. A detached start can still be ended.
+func (h *host) started() error {
+	if h.spec.Detach {
+		return nil
+	}
+	if sig := h.signals.settle(); sig != 0 {
+		return fmt.Errorf("ended by %s", sig)
+	}
+	return nil
 }
 
 // recordRunning makes the container visible as running, and tells its pid.
