@@ -158,9 +158,12 @@ func TestReusedID(t *testing.T) {
 // gc and delete are killed at moments that chance gives, again and again, until one of them is done.
 func TestKilledWhileRemoving(t *testing.T) {
 	t.Parallel()
-	long(t)
+	tries := 24
+	if few() {
+		tries = 3
+	}
 	bed := newFaultBed(t)
-	for i := range 24 {
+	for i := range tries {
 		bed.leftover(t)
 		verb := []string{"gc"}
 		if i%2 == 1 {

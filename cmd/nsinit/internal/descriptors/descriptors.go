@@ -1,6 +1,6 @@
 // Package descriptors ends the process where it may open hardly any file. The Go runtime crashes with a trace when its poller
 // gets no descriptor, and the first file that starts it is opened in the init of a package that we don't own. This one
-// needs nothing but syscall and is initialized before that (Go specification, "Program initialization").
+// needs nothing but syscall and has its init before that (Go specification, "Program initialization").
 package descriptors
 
 import "syscall"
