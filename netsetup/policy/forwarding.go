@@ -267,6 +267,6 @@ func (f *forwarding) line() string {
 	for _, c := range f.steps {
 		what = append(what, fmt.Sprintf("%s=%s", c.Sysctl, c.Now))
 	}
-	return "forwarding was off; for the network " + f.network + " nsinit set " + strings.Join(what, ", ") +
+	return "forwarding was off: set " + strings.Join(what, ", ") + " for network " + f.network +
 		", and drops what others would have forwarded; `nsinit gc --all` undoes it, --no-forwarding refuses it"
 }
