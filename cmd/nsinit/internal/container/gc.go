@@ -33,6 +33,7 @@ func (r *Runtime) GC(ctx context.Context, all bool) ([]Removed, error) {
 	for _, rec := range dead {
 		removed = append(removed, r.removeDead(ctx, rec)...)
 	}
+	removed = append(removed, r.removeStaleLeases()...)
 	if !all {
 		return removed, nil
 	}
@@ -99,6 +100,29 @@ func (r *Runtime) removeDead(ctx context.Context, rec *record) (removed []Remove
 		return []Removed{own}
 	}
 	return append(removed, own)
+}
+
+// removeStaleLeases gives back what containers of an earlier boot held, whose records went with it.
+func (r *Runtime) removeStaleLeases() (removed []Removed) {
+	boot, err := ipam.BootTime()
+	if err != nil {
+		return []Removed{{Kind: "lease", Error: oneLine(err)}}
+	}
+	stale, err := ipam.Stale(boot, func(id string) bool {
+		_, err := os.Stat(filepath.Join(r.containers(), id))
+		return err == nil
+	})
+	if err != nil {
+		removed = append(removed, Removed{Kind: "lease", Error: oneLine(err)})
+	}
+	for _, o := range stale {
+		item := Removed{Container: o.Owner, Kind: o.Kind, Name: o.Name}
+		if err := ipam.Undo(o); err != nil {
+			item.Error = oneLine(err)
+		}
+		removed = append(removed, item)
+	}
+	return removed
 }
 
 // removeHostObjects removes what belongs to networks and not to a container.
