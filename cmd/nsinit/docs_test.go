@@ -189,3 +189,29 @@ func TestDefaultContainerDocument(t *testing.T) {
 		t.Errorf("umask or no_new_privs: %s", text)
 	}
 }
+
+// TestLinks follows the documents' links to files of the tree.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	pages, _ := filepath.Glob(filepath.Join(tree, "*.md"))
+	more, _ := filepath.Glob(filepath.Join(tree, "docs", "*.md"))
+	if len(pages) == 0 || len(more) == 0 {
+		t.Fatal("no documents")
+	}
+	for _, page := range append(pages, more...) {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, part := range strings.Split(string(b), "](") {
+			target, _, closed := strings.Cut(part, ")")
+			target, _, _ = strings.Cut(target, "#")
+			if i == 0 || !closed || target == "" || strings.Contains(target, "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), target)); err != nil {
+				t.Errorf("%s: link to %s: %v", page, target, err)
+			}
+		}
+	}
+}
