@@ -101,8 +101,6 @@ func TestDocuments(t *testing.T) {
 			t.Parallel()
 			m := newMachine(t)
 			m.Dirty() // what a reader is left with: the default bridge, forwarding
-			// A new namespace has the machine's own IPv4 settings (net.core.devconf_inherit_init_net).
-			m.Run(t, "/bin/sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding").OK(t)
 			dir := t.TempDir()
 			if err := os.Symlink(nsinitBin, filepath.Join(dir, "nsinit")); err != nil {
 				t.Fatal(err)
