@@ -96,7 +96,8 @@ func TestFrames(t *testing.T) {
 	}
 	defer f.Close()
 	long := Failure{Step: "mounts", Text: strings.Repeat("x", 1<<20), Code: 125}
-	go func() { _ = errors.Join(a.Send(Failed, long, int(f.Fd())), a.Send(Exec, nil), a.Close()) }()
+	sent := make(chan error)
+	go func() { sent <- errors.Join(a.Send(Failed, long, int(f.Fd())), a.Send(Exec, nil), a.Close()) }()
 
 	got, err := b.Receive()
 	if err != nil || got.Type != Failed || len(got.Files) != 1 {
@@ -115,6 +116,9 @@ func TestFrames(t *testing.T) {
 	}
 	if _, err = b.Receive(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
 	}
 }
 
