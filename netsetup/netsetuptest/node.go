@@ -78,6 +78,13 @@ func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The main thread can't end: it would stay parked where it was brought, and /proc/self is what it is in. While
+			// this goroutine holds it, another one gets another thread.
+			defer runtime.UnlockOSThread()
+			done <- onThread(f)
+			return
+		}
 		done <- f()
 	}()
 	return <-done
