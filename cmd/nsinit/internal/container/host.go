@@ -251,6 +251,9 @@ func (h *host) awaitReady() error {
 			return h.childError(err)
 		case f.Type == wire.Exec:
 			execing = true
+			if !h.spec.Detach {
+				h.signals.hold()
+			}
 		case f.Type == wire.Console && len(f.Files) == 1:
 			h.master = f.Files[0]
 		case f.Type == wire.Trace:

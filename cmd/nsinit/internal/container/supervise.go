@@ -22,8 +22,10 @@ type signalRelay struct {
 	ch      chan os.Signal
 	pidfd   atomic.Int32 // the init's, 0 while there is none
 	mu      sync.Mutex
-	running bool           // signals are the program's
-	sig     syscall.Signal // that ended the start
+	running bool             // signals are the program's
+	execing bool             // the init has nothing left to do but to become the program
+	held    []syscall.Signal // came in between, for the program
+	sig     syscall.Signal   // that ended the start
 }
 
 // insist is how many signals that ask to end a program may ignore before it is killed: PID 1 of a container ignores
@@ -63,7 +65,18 @@ func (r *signalRelay) settle() syscall.Signal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running = true
+	for _, sig := range r.held {
+		r.send(sig)
+	}
+	r.held = nil
 	return r.sig
+}
+
+// hold keeps what comes from now on for the program, which may run before the host side has seen that it does.
+func (r *signalRelay) hold() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.execing = true
 }
 
 // interrupt tells whether the start was still under way when sig came, and keeps the first that ends it.
@@ -72,6 +85,10 @@ func (r *signalRelay) interrupt(sig syscall.Signal, ends bool) bool {
 	defer r.mu.Unlock()
 	if r.running {
 		return false
+	}
+	if r.execing {
+		r.held = append(r.held, sig)
+		return true
 	}
 	if ends && r.sig == 0 {
 		r.sig = sig
