@@ -39,11 +39,12 @@ func (r *Root) mountAt(target int, name, fstype string, attrs int, params ...str
 }
 
 // systemDir opens a directory of the root that a system mount goes on, and makes it if it is missing. A link
-// there is refused, wherever it leads: all that is done below it later would be done elsewhere.
+// there is refused, wherever it leads: all that is done below it later would be done elsewhere. Another container of the
+// same root may make it first.
 func (r *Root) systemDir(name string) (int, error) {
 	fd, err := openAt(r.fd(), name)
 	if errors.Is(err, unix.ENOENT) {
-		if err := unix.Mkdirat(r.fd(), name, 0o755); err != nil {
+		if err := unix.Mkdirat(r.fd(), name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return -1, fmt.Errorf("mount /%s: the directory is missing and can't be made: %w", name, err)
 		}
 		fd, err = openAt(r.fd(), name)
