@@ -51,7 +51,11 @@ func makeCgroup(path string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		return os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, errors.Join(err, unix.Rmdir(path))
+		}
+		return dir, nil
 	}
 }
 

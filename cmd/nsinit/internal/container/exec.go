@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/inside"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
 	"github.com/nsinit/nsinit/creds"
@@ -32,8 +33,8 @@ type ExecSpec struct {
 
 // joiner is one exec. It changes the calling thread, locked to main, step by step into one of the container and starts
 // the program from it: the child inherits namespaces, limits, label and bounding set, and is in the container's pid namespace
-// only when it is all of that. Nothing of nsinit runs in there: until its exec the child shares this process's memory,
-// which is not dumpable (CVE-2016-9962, CVE-2019-5736).
+// only when it is all of that. Until its exec the child shares this process's memory, which is not dumpable (CVE-2016-9962),
+// and it is executed from the protected copy of nsinit, since a script may begin with #!/proc/self/exe (CVE-2019-5736).
 type joiner struct {
 	*Runtime
 	id   string
@@ -74,6 +75,12 @@ func ExecSteps() []string { return step.Names(execSteps) }
 // code unless e.Detach. The calling goroutine must be locked to the main thread, which belongs to the container
 // afterwards: the process has nothing left to do but to end.
 func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
+	if e.Detach && e.Process.Terminal {
+		return exitNsinit, errors.New("--detach: not with --tty, whose other end nobody would hold")
+	}
+	if err := r.sealSelf(); err != nil {
+		return exitNsinit, err
+	}
 	j := &joiner{Runtime: r, id: id, spec: e}
 	signals := make(chan os.Signal, 64)
 	notify(signals)
@@ -87,7 +94,7 @@ func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
 	go j.forward(signals)
 	finish := func() {}
 	if j.pty != nil {
-		finish = copyTerminal(j.pty.Master, e.Interactive)
+		finish = copyTerminal(j.pty.Master, signals, e.Interactive)
 	}
 	code, err := j.wait()
 	finish()
@@ -103,6 +110,9 @@ func (j *joiner) open() (err error) {
 	}
 	if j.pidfd == nil || j.rec.state.Status != StatusRunning {
 		return fmt.Errorf("%q: is not running", j.id)
+	}
+	if err := j.checkWatched(); err != nil {
+		return err
 	}
 	if j.rec.state.Process.Userns {
 		return errors.New("the container has a user namespace, which a Go process can't enter; this comes with the OCI runtime")
@@ -125,6 +135,20 @@ func (j *joiner) open() (err error) {
 		j.cgroup, err = os.OpenFile(j.rec.state.Cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	}
 	return err
+}
+
+// checkWatched refuses to show this process to a container that could look into it between the clone and the exec of the
+// program: CAP_SYS_PTRACE overrides that it isn't dumpable, and fs.suid_dumpable=1 makes it dumpable to the user that the
+// child becomes (CVE-2016-9962). A privileged container has all of the host anyway.
+func (j *joiner) checkWatched() error {
+	p := j.rec.state.Process
+	if !p.Privileged && slices.Contains(p.Caps, "CAP_SYS_PTRACE") {
+		return errors.New("the container has CAP_SYS_PTRACE, by which it could take over the process that enters it; start the program with nsinit run, or the container without")
+	}
+	if data, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err != nil || strings.TrimSpace(string(data)) == "1" {
+		return errors.New("fs.suid_dumpable is 1: the container could look into the process that enters it; set it to 0 or 2")
+	}
+	return nil
 }
 
 // openProc opens the host's procfs, by which the kernel's word on threads is asked for and no other.
@@ -188,6 +212,9 @@ func (j *joiner) join() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare fs: %w", err)
 	}
+	if err := inside.JoinNewKeyring(); err != nil {
+		return err
+	}
 	const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 	if err := unix.Setns(int(j.pidfd.Fd()), all); err != nil {
 		return fmt.Errorf("setns: %w", err)
@@ -217,9 +244,7 @@ func (j *joiner) openConsole() (err error) {
 	if j.pty, err = fs.OpenPty(); err != nil {
 		return err
 	}
-	if s := terminalSize(); s.Rows > 0 {
-		_ = unix.IoctlSetWinsize(int(j.pty.Master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
-	}
+	resizeTo(j.pty.Master)
 	j.stdio = [3]*os.File{j.pty.Slave, j.pty.Slave, j.pty.Slave}
 	return j.pty.Slave.Chown(int(j.user.UID), -1)
 }
@@ -298,7 +323,8 @@ func (j *joiner) setNoNewPrivs() error {
 // thread that had them already may not put a child into the cgroup. Root keeps of its capabilities what the bounding set
 // has, anybody else none (capabilities(7)).
 func (j *joiner) start() (err error) {
-	if err := creds.CloseOnExec(); err != nil {
+	// What leads to the host isn't shown to the container, not even in a process that it can't look into.
+	if err := errors.Join(j.proc.Close(), j.pidfd.Close(), creds.CloseOnExec()); err != nil {
 		return err
 	}
 	sys := &syscall.SysProcAttr{
@@ -316,10 +342,15 @@ func (j *joiner) start() (err error) {
 	if j.pty != nil {
 		_ = j.pty.Slave.Close()
 	}
-	if j.pidTo != nil {
-		_, err = fmt.Fprint(j.pidTo, j.pid)
+	if j.pidTo == nil {
+		return nil
 	}
-	return err
+	if _, err := fmt.Fprint(j.pidTo, j.pid); err != nil {
+		_ = unix.Kill(j.pid, unix.SIGKILL)
+		_, _ = j.wait()
+		return fmt.Errorf("--pid-file: %w", err)
+	}
+	return nil
 }
 
 func (j *joiner) forward(signals <-chan os.Signal) {
@@ -327,8 +358,8 @@ func (j *joiner) forward(signals <-chan os.Signal) {
 		switch sig := s.(syscall.Signal); sig {
 		case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE:
 		case unix.SIGWINCH:
-			if size := terminalSize(); j.pty != nil && size.Rows > 0 {
-				_ = unix.IoctlSetWinsize(int(j.pty.Master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Cols})
+			if j.pty != nil {
+				resizeTo(j.pty.Master)
 			}
 		default:
 			_ = unix.Kill(j.pid, sig)
@@ -345,7 +376,7 @@ func (j *joiner) wait() (int, error) {
 		case err != nil:
 			return exitNsinit, fmt.Errorf("wait: %w", err)
 		case status.Signaled():
-			return 128 + int(status.Signal()), nil
+			return exitSignal + int(status.Signal()), nil
 		default:
 			return status.ExitStatus(), nil
 		}

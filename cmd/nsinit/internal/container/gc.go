@@ -38,10 +38,21 @@ func (r *Runtime) GC(ctx context.Context, all bool) ([]Removed, error) {
 		return removed, nil
 	}
 	if alive > 0 {
-		return removed, errors.New("--all: containers are running; end them first")
+		return removed, errAlive
+	}
+	// Nobody may begin to use what is removed.
+	claims, err := r.claimLock(unix.LOCK_EX)
+	if err != nil {
+		return removed, err
+	}
+	defer claims.Unlock()
+	if left, err := os.ReadDir(r.containers()); err != nil || len(left) > 0 {
+		return removed, errors.Join(err, errAlive)
 	}
 	return append(removed, r.removeHostObjects(ctx)...), nil
 }
+
+var errAlive = errors.New("--all: there are containers; end them and delete them first")
 
 // collect finds the containers that nobody owns and that don't run on their own, and takes
 // their locks. While it looks no container is claimed.
@@ -57,7 +68,10 @@ func (r *Runtime) collect() (dead []*record, alive int, broken []Removed, err er
 	}
 	for _, e := range entries {
 		rec := &record{dir: filepath.Join(r.containers(), e.Name())}
-		if rec.lock, err = lockFile(rec.path("lock"), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		switch rec.lock, err = rec.adopt(); {
+		case errors.Is(err, os.ErrNotExist): // its owner removed it meanwhile
+			continue
+		case err != nil:
 			alive++ // owned: a foreground run, a start or a delete under way
 			continue
 		}
@@ -74,6 +88,23 @@ func (r *Runtime) collect() (dead []*record, alive int, broken []Removed, err er
 		}
 	}
 	return dead, alive, broken, nil
+}
+
+// adopt takes the lock of a record that nobody holds; os.ErrNotExist if the record is gone. A start that was killed between
+// making the directory and its lock has left it without one. The caller holds the claims lock.
+func (c *record) adopt() (*lock, error) {
+	l, err := probeLock(c.path("lock"))
+	if errors.Is(err, os.ErrNotExist) {
+		l, err = lockFile(c.path("lock"), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !l.at(c.path("lock")) {
+		l.Unlock()
+		return nil, os.ErrNotExist
+	}
+	return l, nil
 }
 
 // runsAlone tells whether this is a detached container that runs. A foreground one whose parent is gone, or one

@@ -23,19 +23,20 @@ type host struct {
 	ctx  context.Context
 	spec *Spec
 
-	rec     *record
-	cgroup  *os.File
-	plans   []netsetup.Plan
-	net     *netsetup.Host  // nil without a network of ours
-	netns   *netsetup.NetNS // the container's; joined or its own
-	conn    *wire.Conn
-	pidfd   *os.File
-	pid     int
-	ended   bool               // the init has ended and is reaped
-	status  syscall.WaitStatus // of its end
-	root    *os.File           // built here for a user namespace, else nil
-	master  *os.File           // the terminal's host end
-	signals *signalRelay
+	rec      *record
+	cgroup   *os.File
+	plans    []netsetup.Plan
+	net      *netsetup.Host  // nil without a network of ours
+	netns    *netsetup.NetNS // the container's; joined or its own
+	conn     *wire.Conn
+	pidfd    *os.File
+	pid      int
+	ended    bool               // the init has ended and is reaped
+	status   syscall.WaitStatus // of its end
+	leftover bool               // an undo failed: the record has to stay
+	root     *os.File           // built here for a user namespace, else nil
+	master   *os.File           // the terminal's host end
+	signals  *signalRelay
 }
 
 // hostSteps is what the host side does, in order. Each undo works on what was only begun, too, and
@@ -81,18 +82,22 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 	if s.needsMonitor() {
 		return r.startMonitor(s)
 	}
+	if r.isMonitor() {
+		s.Interactive = false // the caller's terminal is not ours
+	}
 	h := &host{Runtime: r, ctx: ctx, spec: s}
 	h.signals = relaySignals(h)
 	err := plain(step.Run("host", hostSteps, h, r.tracer("host")))
+	sig := h.signals.settle()
 	if r.isMonitor() {
-		reportToParent(ExitCode(err), err)
+		reportToParent(sig, err)
 	}
-	if sig := h.signals.settle(); sig != 0 {
+	if sig != 0 {
 		if err == nil {
 			h.end()
 		}
 		s.Detach = false // there is nothing left to be detached
-		return 128 + int(sig), nil
+		return exitSignal + int(sig), nil
 	}
 	if err != nil {
 		return ExitCode(err), err
@@ -155,12 +160,19 @@ func (h *host) removeState() error {
 	if h.rec == nil {
 		return nil
 	}
+	if h.leftover { // gc and delete work from the record
+		h.rec.lock.Unlock()
+		return nil
+	}
 	return h.rec.remove()
 }
 
 // remove ends the record. The lock goes last, so that nobody takes a half-removed directory for a container.
 func (c *record) remove() error {
 	err := os.RemoveAll(c.dir)
+	for i := 0; i < 10 && errors.Is(err, unix.ENOTEMPTY); i++ { // somebody looked for the lock just now
+		err = os.RemoveAll(c.dir)
+	}
 	c.lock.Unlock()
 	return err
 }
@@ -177,6 +189,10 @@ func (h *host) makeCgroup() (err error) {
 		parent = defaultCgroupParent
 	}
 	path := filepath.Join(root, parent, h.spec.ID)
+	// Somebody else's is not recorded as ours.
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s: exists already; remove it or choose another --name", path)
+	}
 	// Recorded first: a start that is killed here leaves a record that names it.
 	if err := h.rec.journal(netsetup.Object{Kind: kindCgroup, Name: path, Owner: h.spec.ID}); err != nil {
 		return err
@@ -196,10 +212,13 @@ func (h *host) removeCgroup() error {
 		return nil
 	}
 	_ = h.cgroup.Close()
-	if err := killCgroup(h.rec.state.Cgroup); err != nil {
-		return err
-	}
-	return removeCgroup(h.rec.state.Cgroup)
+	return h.leaves(errors.Join(killCgroup(h.rec.state.Cgroup), removeCgroup(h.rec.state.Cgroup)))
+}
+
+// leaves notes that something of the container is still there, if err is one.
+func (h *host) leaves(err error) error {
+	h.leftover = h.leftover || err != nil
+	return err
 }
 
 func (h *host) newUserns() bool { return h.spec.userns() }

@@ -183,19 +183,22 @@ const killPatience = 10 * time.Second
 // killChild ends the init, if it still runs, and all with it, and waits for its end.
 func (h *host) killChild() error {
 	if h.conn != nil {
-		defer h.conn.Close()
+		_ = h.conn.Close()
 	}
 	if h.pidfd == nil {
 		return nil
 	}
-	defer h.pidfd.Close()
+	defer func() {
+		_ = h.pidfd.Close()
+		h.pidfd = nil
+	}()
 	h.signals.pidfd.Store(0)
 	if h.ended {
 		return nil
 	}
 	_ = unix.PidfdSendSignal(int(h.pidfd.Fd()), unix.SIGKILL, nil, 0)
 	if _, ended := h.wait(killPatience); !ended {
-		return fmt.Errorf("process %d does not end after SIGKILL", h.pid)
+		return h.leaves(fmt.Errorf("process %d does not end after SIGKILL", h.pid))
 	}
 	return nil
 }

@@ -133,9 +133,10 @@ func (r *Runtime) allObjects() (all []netsetup.Object, err error) {
 }
 
 // detachNetworks gives back what the container has on the host, from its record: leases, rules, a name
-// under /run/netns. The interfaces go with the namespace.
+// under /run/netns. The interfaces go with the namespace. The init ends first: an address that it still has is
+// nobody else's.
 func (h *host) detachNetworks() error {
-	return h.undoObjects(h.ctx, h.rec, h.net)
+	return errors.Join(h.killChild(), h.leaves(h.undoObjects(h.ctx, h.rec, h.net)))
 }
 
 // undoObjects undoes what is in a record, newest first, and goes on after an error. net may be nil: then it is opened

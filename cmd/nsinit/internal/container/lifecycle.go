@@ -59,7 +59,7 @@ func (c *record) current() (*State, error) {
 
 // locked tells whether somebody owns the record: a start under way, a foreground run, a delete.
 func (c *record) locked() bool {
-	l, err := lockFile(c.path("lock"), unix.LOCK_EX|unix.LOCK_NB)
+	l, err := probeLock(c.path("lock"))
 	if err != nil {
 		return errors.Is(err, unix.EWOULDBLOCK)
 	}
@@ -174,11 +174,11 @@ func (c *record) killInit() error {
 func (c *record) own(ctx context.Context, patience time.Duration) (gone bool, err error) {
 	deadline := time.Now().Add(patience)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		c.lock, err = lockFile(c.path("lock"), unix.LOCK_EX|unix.LOCK_NB)
+		c.lock, err = probeLock(c.path("lock"))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			return true, nil
-		case err == nil && !c.holdsPath():
+		case err == nil && !c.lock.at(c.path("lock")):
 			c.lock.Unlock()
 			return true, nil
 		case err == nil:
@@ -194,13 +194,6 @@ func (c *record) own(ctx context.Context, patience time.Duration) (gone bool, er
 		case <-time.After(wait):
 		}
 	}
-}
-
-// holdsPath tells whether the lock that we hold is still the one at its path: its owner may have removed the
-// directory between our open and our lock.
-func (c *record) holdsPath() bool {
-	var held, there unix.Stat_t
-	return unix.Fstat(int(c.lock.f.Fd()), &held) == nil && unix.Stat(c.path("lock"), &there) == nil && held.Ino == there.Ino && held.Dev == there.Dev
 }
 
 // dispose ends a container and removes all of it: processes, what it has on the host, cgroup, record. The caller

@@ -25,6 +25,11 @@ func (r *Runtime) isMonitor() bool { return os.Getenv(monitorEnv) != "" }
 
 // startMonitor runs the same command once more in a session of its own, and reports its start as ours.
 func (r *Runtime) startMonitor(s *Spec) (int, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return exitNsinit, err
+	}
+	defer null.Close()
 	rd, wr, err := os.Pipe()
 	if err != nil {
 		return exitNsinit, err
@@ -33,13 +38,21 @@ func (r *Runtime) startMonitor(s *Spec) (int, error) {
 	args := append([]string{os.Args[0]}, os.Args[1:]...)
 	attr := &os.ProcAttr{
 		Env:   append(os.Environ(), monitorEnv+"="+s.ID),
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, wr},
+		Files: []*os.File{null, os.Stdout, os.Stderr, wr},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
-	_, err = os.StartProcess("/proc/self/exe", args, attr)
+	monitor, err := os.StartProcess("/proc/self/exe", args, attr)
 	if err := errors.Join(err, wr.Close()); err != nil {
 		return exitNsinit, fmt.Errorf("monitor: %w", err)
 	}
+	// Until it has said how the start went it is ended as we would be; it has a session of its own.
+	signals := make(chan os.Signal, 8)
+	notify(signals)
+	go func() {
+		for sig := range signals {
+			_ = monitor.Signal(sig)
+		}
+	}()
 	report, err := io.ReadAll(rd)
 	if err != nil {
 		return exitNsinit, fmt.Errorf("monitor: %w", err)
@@ -48,6 +61,10 @@ func (r *Runtime) startMonitor(s *Spec) (int, error) {
 	n, convErr := strconv.Atoi(string(code))
 	if !ok || convErr != nil {
 		return exitNsinit, errors.New("monitor: ended before the container ran")
+	}
+	if n > exitSignal {
+		s.Detach = false // there is nothing left to be detached
+		return n, nil
 	}
 	if n != 0 {
 		return n, &monitorError{n, strings.TrimSpace(string(text))}
@@ -63,11 +80,14 @@ type monitorError struct {
 
 func (e *monitorError) Error() string { return e.text }
 
-// reportToParent tells the waiting parent how the start went, and lets it go.
-func reportToParent(code int, err error) {
+// reportToParent tells the waiting parent how the start went, and lets it go. sig is the signal that ended it, or 0.
+func reportToParent(sig syscall.Signal, err error) {
 	const fd = 3
-	text := ""
-	if err != nil {
+	code, text := ExitCode(err), ""
+	switch {
+	case sig != 0:
+		code = exitSignal + int(sig)
+	case err != nil:
 		text = oneLine(err)
 	}
 	f := os.NewFile(fd, "parent")

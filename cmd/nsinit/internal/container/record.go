@@ -97,6 +97,10 @@ func (r *Runtime) claim(id string) (*record, error) {
 	if rec.lock, err = lockFile(rec.path("lock"), unix.LOCK_EX); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(rec.dir))
 	}
+	if !rec.lock.at(rec.path("lock")) {
+		rec.lock.Unlock()
+		return nil, fmt.Errorf("%q: was deleted while it was made", id)
+	}
 	return rec, nil
 }
 

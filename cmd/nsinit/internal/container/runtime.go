@@ -99,7 +99,16 @@ type lock struct{ f *os.File }
 // lockFile opens path, made if it is missing, and locks it: how is LOCK_SH or LOCK_EX, with LOCK_NB the error is
 // EWOULDBLOCK when another holds it.
 func lockFile(path string, how int) (*lock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	return flock(path, os.O_RDWR|os.O_CREATE, how)
+}
+
+// probeLock locks path if it is there and nobody holds it. It makes nothing: its owner may be removing the directory.
+func probeLock(path string) (*lock, error) {
+	return flock(path, os.O_RDWR, unix.LOCK_EX|unix.LOCK_NB)
+}
+
+func flock(path string, flags, how int) (*lock, error) {
+	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +123,12 @@ func lockFile(path string, how int) (*lock, error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return &lock{f}, nil
+}
+
+// at tells whether l is still the lock at path: its owner may have removed the file between our open and our lock.
+func (l *lock) at(path string) bool {
+	var held, there unix.Stat_t
+	return unix.Fstat(int(l.f.Fd()), &held) == nil && unix.Lstat(path, &there) == nil && held.Ino == there.Ino && held.Dev == there.Dev
 }
 
 // Unlock gives the lock back. A second call does nothing.

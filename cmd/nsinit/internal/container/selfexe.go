@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +38,26 @@ func openSelf(scratch string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "nsinit"), nil
+}
+
+// sealedArgv0 says that this process is executed from the protected copy. It is no environment variable, which a
+// child could inherit.
+const sealedArgv0 = "nsinit: sealed"
+
+// sealSelf executes nsinit once more from the protected copy, with the same arguments, unless that has been done.
+func (r *Runtime) sealSelf() error {
+	if os.Args[0] == sealedArgv0 {
+		return nil
+	}
+	if err := r.ensureRoot(); err != nil {
+		return err
+	}
+	exe, err := openSelf(r.emptyDir())
+	if err != nil {
+		return err
+	}
+	args := append([]string{sealedArgv0}, os.Args[1:]...)
+	return fmt.Errorf("nsinit once more: %w", syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), args, os.Environ()))
 }
 
 // overlaySelf opens the binary through a detached overlay of its directory over scratch, an empty directory: an

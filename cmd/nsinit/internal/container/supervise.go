@@ -1,8 +1,6 @@
 package container
 
 import (
-	"errors"
-	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -10,9 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
 // signalRelay passes the signals of the foreground on. Until the program runs, those that ask to end
@@ -25,6 +21,7 @@ type signalRelay struct {
 	running bool             // signals are the program's
 	execing bool             // the init has nothing left to do but to become the program
 	held    []syscall.Signal // came in between, for the program
+	asked   int              // how many of those asked for the end
 	sig     syscall.Signal   // that ended the start
 }
 
@@ -88,6 +85,12 @@ func (r *signalRelay) interrupt(sig syscall.Signal, ends bool) bool {
 	}
 	if r.execing {
 		r.held = append(r.held, sig)
+		if ends {
+			r.asked++
+		}
+		if r.asked >= insist { // execve(2) hangs
+			r.send(unix.SIGKILL)
+		}
 		return true
 	}
 	if ends && r.sig == 0 {
@@ -106,7 +109,7 @@ func (r *signalRelay) relay() {
 		case sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE:
 		case r.interrupt(sig, ends):
 		case sig == unix.SIGWINCH && r.h.master != nil:
-			r.h.resize()
+			resizeTo(r.h.master)
 		default:
 			if ends {
 				asked++
@@ -139,81 +142,8 @@ func (h *host) supervise() int {
 	finish := h.attachTerminal()
 	status, _ := h.wait(-1)
 	finish()
-	if sig := h.signals.interrupted(); sig != 0 {
-		return 128 + int(sig)
-	}
 	if status.Signaled() {
-		return 128 + int(status.Signal())
+		return exitSignal + int(status.Signal())
 	}
 	return status.ExitStatus()
 }
-
-func terminalSize() wire.Winsize {
-	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
-		if ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
-			return wire.Winsize{Rows: ws.Row, Cols: ws.Col}
-		}
-	}
-	return wire.Winsize{}
-}
-
-// resize gives the container's terminal the size of the caller's.
-func (h *host) resize() {
-	if s := terminalSize(); h.master != nil && s.Rows > 0 {
-		_ = unix.IoctlSetWinsize(int(h.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Cols})
-	}
-}
-
-// drainPatience bounds the wait for a terminal's last output: the line discipline hands it over at once, unless somebody
-// outside the container holds the terminal open.
-const drainPatience = 2 * time.Second
-
-// attachTerminal connects the container's terminal with the caller's, which it puts into raw mode. The returned function waits for the
-// last output and gives the caller's terminal back as it was.
-func (h *host) attachTerminal() (finish func()) {
-	if h.master == nil {
-		return func() {}
-	}
-	h.resize()
-	return copyTerminal(h.master, h.spec.Interactive)
-}
-
-func copyTerminal(master *os.File, interactive bool) (finish func()) {
-	restore := func() {}
-	if fd := int(os.Stdin.Fd()); interactive && term.IsTerminal(fd) {
-		if old, err := term.MakeRaw(fd); err == nil {
-			restore = func() { _ = term.Restore(fd, old) }
-		}
-	}
-	if interactive {
-		go copyInput(master)
-	}
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		// EIO is how a terminal says that its last user has closed it.
-		_, _ = io.Copy(onlyWriter{os.Stdout}, onlyReader{master})
-	}()
-	return func() {
-		select {
-		case <-drained:
-		case <-time.After(drainPatience):
-		}
-		restore()
-	}
-}
-
-// copyInput passes standard input on. At its end the program gets the terminal's end-of-file character, unless our input is a terminal itself.
-func copyInput(master *os.File) {
-	_, err := io.Copy(onlyWriter{master}, onlyReader{os.Stdin})
-	if err == nil || errors.Is(err, io.EOF) {
-		const eof = 4
-		_, _ = master.Write([]byte{eof})
-	}
-}
-
-// These hide ReadFrom and WriteTo: splice(2) on a terminal is refused, and the fallback costs a copy of the error path only.
-type (
-	onlyReader struct{ io.Reader }
-	onlyWriter struct{ io.Writer }
-)

@@ -36,12 +36,25 @@ func (p *process) takeConsole() error {
 	return pty.Master.Close()
 }
 
+// JoinNewKeyring gives the calling thread a session keyring of its own, so that the caller's keys aren't the
+// container's (session-keyring(7)). A kernel without keyrings has none to give.
+func JoinNewKeyring() error {
+	_, _, errno := unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
+	if errno != 0 && errno != unix.ENOSYS {
+		return fmt.Errorf("join a session keyring: %w", errno)
+	}
+	return nil
+}
+
 // startSession leaves the caller's session, so that the container has no hold on its terminal
 // (TIOCSTI), and takes its own terminal if it has one.
 func (p *process) startSession() error {
 	// A process that leads its group already can't start a session; a fresh child never does.
 	if _, err := unix.Setsid(); err != nil {
 		return fmt.Errorf("setsid: %w", err)
+	}
+	if err := JoinNewKeyring(); err != nil {
+		return err
 	}
 	if !p.start.Terminal {
 		return nil
