@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsinit/nsinit/netsetup"
+	"golang.org/x/sys/unix"
 )
 
 func testRuntime(t *testing.T) *Runtime {
@@ -160,5 +161,50 @@ func TestStateDirectoryOfOthers(t *testing.T) {
 	}
 	if err := (&Runtime{Root: link}).ensureRoot(); err == nil {
 		t.Error("a link was taken for the directory")
+	}
+}
+
+// A record whose owner removed it between somebody's look and their lock is gone, and not a leftover.
+func TestAdopt(t *testing.T) {
+	r := testRuntime(t)
+	rec := testRecord(t, r, "a")
+	other := &record{dir: rec.dir}
+	if _, err := other.adopt(); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("owned: %v", err)
+	}
+	held, err := os.OpenFile(rec.path("lock"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := rec.remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.adopt(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("removed: %v", err)
+	}
+	if (&lock{held}).at(rec.path("lock")) {
+		t.Error("the lock of a removed record was taken for one that holds")
+	}
+	if rec = testRecord(t, r, "b"); os.Remove(rec.path("lock")) != nil {
+		t.Fatal("remove")
+	}
+	rec.lock.Unlock()
+	l, err := rec.adopt() // killed between its directory and its lock
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Unlock()
+}
+
+// When something could not be undone the record stays, for gc to try again.
+func TestRecordOutlivesFailedUndo(t *testing.T) {
+	r := testRuntime(t)
+	h := &host{Runtime: r, rec: testRecord(t, r, "a")}
+	if err := h.leaves(errors.New("busy")); err == nil || h.removeState() != nil {
+		t.Error("the error is lost, or another came")
+	}
+	if _, err := os.Stat(h.rec.dir); err != nil {
+		t.Error(err)
 	}
 }
