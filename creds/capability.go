@@ -112,14 +112,38 @@ func Capabilities(add, drop []string, privileged bool) (*specs.LinuxCapabilities
 	if err != nil {
 		return nil, err
 	}
-	set, err := mergeCaps(add, drop, privileged, ours, last)
+	return fiveSets(mergeCaps(baseCaps(privileged, ours), add, drop, ours, last))
+}
+
+func baseCaps(privileged bool, ours capMask) capMask {
+	if privileged {
+		return ours
+	}
+	return defaultCaps
+}
+
+// ChangeCapabilities is Capabilities for a further program in a container: base, the container's bounding set, stands in the
+// place of the default.
+func ChangeCapabilities(base, add, drop []string) (*specs.LinuxCapabilities, error) {
+	ours, last, err := boundingSet()
+	if err != nil {
+		return nil, err
+	}
+	set, err := parseNamedSet(base)
+	if err != nil {
+		return nil, err
+	}
+	return fiveSets(mergeCaps(set, add, drop, ours, last))
+}
+
+func fiveSets(set capMask, err error) (*specs.LinuxCapabilities, error) {
 	if err != nil {
 		return nil, err
 	}
 	return &specs.LinuxCapabilities{Bounding: set.names(), Effective: set.names(), Permitted: set.names()}, nil
 }
 
-func mergeCaps(add, drop []string, privileged bool, ours capMask, last capability.Cap) (capMask, error) {
+func mergeCaps(set capMask, add, drop []string, ours capMask, last capability.Cap) (capMask, error) {
 	adds, addAll, err := parseCaps(add)
 	if err != nil {
 		return 0, err
@@ -137,8 +161,7 @@ func mergeCaps(add, drop []string, privileged bool, ours capMask, last capabilit
 	if err := lacking(adds, ours, last); err != nil {
 		return 0, err
 	}
-	set := defaultCaps
-	if privileged || addAll {
+	if addAll {
 		set = ours
 	}
 	if dropAll {

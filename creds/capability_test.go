@@ -74,13 +74,37 @@ func TestMergeCaps(t *testing.T) {
 		if c.ours == 0 {
 			c.ours = ours
 		}
-		got, err := mergeCaps(c.add, c.drop, c.privileged, c.ours, last)
+		got, err := mergeCaps(baseCaps(c.privileged, c.ours), c.add, c.drop, c.ours, last)
 		switch {
 		case c.err == "" && (err != nil || got != c.want):
 			t.Errorf("%s: got %#x, %v, want %#x", name, uint64(got), err, uint64(c.want))
 		case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
 			t.Errorf("%s: got %v, want %q", name, err, c.err)
 		}
+	}
+}
+
+// A further program starts from what its container has.
+func TestChangeCapabilities(t *testing.T) {
+	t.Parallel()
+	base := []string{"CAP_KILL", "CAP_CHOWN"}
+	for name, c := range map[string]struct{ add, drop, want []string }{
+		"nothing asked": {want: []string{"CAP_CHOWN", "CAP_KILL"}},
+		"all dropped":   {drop: []string{"ALL"}},
+		"one dropped":   {drop: []string{"kill"}, want: []string{"CAP_CHOWN"}},
+		"one for all":   {drop: []string{"all"}, add: []string{"Setuid"}, want: []string{"CAP_SETUID"}},
+	} {
+		got, err := ChangeCapabilities(base, c.add, c.drop)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !slices.Equal(got.Bounding, c.want) || !slices.Equal(got.Effective, c.want) || len(got.Inheritable)+len(got.Ambient) > 0 {
+			t.Errorf("%s: %+v, want %v", name, got, c.want)
+		}
+	}
+	if _, err := ChangeCapabilities([]string{"CAP_NONSENSE"}, nil, nil); err == nil {
+		t.Error("an unknown base was taken")
 	}
 }
 
@@ -138,7 +162,8 @@ func FuzzCapabilities(f *testing.F) {
 	f.Add("", "\x00", false)
 	f.Add("ſYS_ADMIN", "KİLL", false) // letters that fold into ours
 	f.Fuzz(func(t *testing.T, add, drop string, privileged bool) {
-		set, err := mergeCaps([]string{add}, []string{drop}, privileged, 1<<41-1, 40)
+		const ours = 1<<41 - 1
+		set, err := mergeCaps(baseCaps(privileged, ours), []string{add}, []string{drop}, ours, 40)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\x00\x1b") {
 				t.Errorf("%q is no line", err)

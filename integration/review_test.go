@@ -59,6 +59,30 @@ func TestExecBesideTracerIsRefused(t *testing.T) {
 	}
 }
 
+// ALL and names in any case mean for exec what they mean for run, on top of what the container has.
+func TestExecCapabilities(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	c := m.detached(t, "caps", "--cap-drop", "kill", "--rootfs", newRootfs(t), "--", "sleep", "1000")
+	all := fields(m.run(t, "--privileged", "--", "cat", "/proc/self/status").OK(t).Stdout)["CapBnd"]
+	for _, tt := range []struct{ flags, want string }{
+		{"", "00000000800425db"},
+		{"--cap-drop=ALL", noCaps},
+		{"--cap-drop=all --cap-add=Net_Admin", "0000000000001000"},
+		{"--cap-drop=cap_chown", "00000000800425da"},
+		{"--cap-add=KILL", defaultCaps},
+		{"--cap-add=ALL", all},
+		{"--privileged", all},
+	} {
+		r := m.nsinit(t, with([]string{"exec"}, strings.Fields(tt.flags), []string{c.id, "cat", "/proc/self/status"})...).OK(t)
+		got := fields(r.Stdout)
+		if got["CapBnd"] != tt.want || got["CapEff"] != tt.want || got["CapInh"] != noCaps {
+			t.Errorf("%q: CapBnd %s, CapEff %s, CapInh %s, want %s", tt.flags, got["CapBnd"], got["CapEff"], got["CapInh"], tt.want)
+		}
+	}
+	m.nsinit(t, "exec", "--cap-add", "KILL", "--cap-drop", "KILL", c.id, "true").Want(t, 125)
+}
+
 // A terminal's output whose reader goes away does not stop the program, and one whose reader is slow loses nothing.
 func TestTerminalWhoseReaderIsGoneOrSlow(t *testing.T) {
 	t.Parallel()

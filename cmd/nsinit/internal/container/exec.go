@@ -167,30 +167,14 @@ func openProc() (*os.File, error) {
 
 // capabilities are the container's, with what the flags add and drop.
 func (j *joiner) capabilities() (*specs.LinuxCapabilities, error) {
-	e := j.spec
-	if e.Privileged || len(e.CapAdd)+len(e.CapDrop) > 0 {
-		c, err := creds.Capabilities(e.CapAdd, e.CapDrop, e.Privileged)
-		if err != nil || e.Privileged {
-			return c, err
-		}
-		// What the container has beyond the default, or lacks, the further program has or lacks too.
-		c.Bounding = slices.DeleteFunc(append(slices.Clone(j.rec.state.Process.Caps), normal(e.CapAdd)...), func(name string) bool {
-			return slices.Contains(normal(e.CapDrop), name)
-		})
-		return c, nil
+	e, base := j.spec, j.rec.state.Process.Caps
+	switch {
+	case e.Privileged:
+		return creds.Capabilities(e.CapAdd, e.CapDrop, true)
+	case len(e.CapAdd)+len(e.CapDrop) > 0:
+		return creds.ChangeCapabilities(base, e.CapAdd, e.CapDrop)
 	}
-	return &specs.LinuxCapabilities{Bounding: j.rec.state.Process.Caps}, nil
-}
-
-func normal(names []string) (out []string) {
-	for _, n := range names {
-		n = strings.ToUpper(n)
-		if !strings.HasPrefix(n, "CAP_") {
-			n = "CAP_" + n
-		}
-		out = append(out, n)
-	}
-	return out
+	return &specs.LinuxCapabilities{Bounding: base}, nil
 }
 
 func (j *joiner) openStdio() error {
