@@ -108,25 +108,6 @@ func parseEnvFile(data []byte, caller lookup) ([]string, error) {
 	return env, nil
 }
 
-// mergeEnv adds entries to env; a later one replaces an earlier one of its name,
-// at its place.
-func mergeEnv(env []string, entries ...string) []string {
-	merged := make([]string, 0, len(env)+len(entries))
-	place := make(map[string]int, len(env)+len(entries))
-	for _, list := range [][]string{env, entries} {
-		for _, e := range list {
-			name, _, _ := strings.Cut(e, "=")
-			if i, ok := place[name]; ok {
-				merged[i] = e
-				continue
-			}
-			place[name] = len(merged)
-			merged = append(merged, e)
-		}
-	}
-	return merged
-}
-
 // cause takes the path out of an error of the os package: the caller has said it.
 func cause(err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {

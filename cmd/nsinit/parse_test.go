@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/container"
 )
 
 func TestEnvFile(t *testing.T) {
@@ -43,7 +45,7 @@ func TestEnvFile(t *testing.T) {
 
 func TestMergeEnv(t *testing.T) {
 	t.Parallel()
-	got := mergeEnv([]string{"PATH=/bin", "A=1"}, "B=2", "A=3", "B=4")
+	got := container.MergeEnv([]string{"PATH=/bin", "A=1"}, "B=2", "A=3", "B=4")
 	if diff := cmp.Diff([]string{"PATH=/bin", "A=3", "B=4"}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -195,7 +197,7 @@ func FuzzEnvFile(f *testing.F) {
 				t.Errorf("entry %q", e)
 			}
 		}
-		if again := mergeEnv(entries, entries...); len(again) > len(entries) {
+		if again := container.MergeEnv(entries, entries...); len(again) > len(entries) {
 			t.Errorf("merged: %q", again)
 		}
 	})

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsinit/nsinit/creds"
+
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/container"
 )
 
 // A program is what run and exec ask in the same words: how a program is started.
@@ -102,7 +104,7 @@ func (p *program) addEnvFile(caller lookup) func(string) error {
 }
 
 // environment is what the flags ask, in order.
-func (p *program) environment() []string { return mergeEnv(p.envFiles, p.env...) }
+func (p *program) environment() []string { return container.MergeEnv(p.envFiles, p.env...) }
 
 // setPidFile looks whether the file could be made before anything is started.
 func (p *program) setPidFile(s string) error {

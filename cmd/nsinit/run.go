@@ -166,7 +166,7 @@ func (r *runRequest) setProcess(p *specs.Process) error {
 	}
 	p.Capabilities = caps
 	p.Terminal = r.tty
-	p.Env = mergeEnv(p.Env, r.environment()...)
+	p.Env = container.MergeEnv(p.Env, r.environment()...)
 	if r.workdir != "" {
 		p.Cwd = r.workdir
 	}

@@ -12,7 +12,6 @@ import (
 // Exit codes as docker's.
 const (
 	exitNsinit = 125 // nsinit failed
-	exitSignal = 128 // and the number of the signal
 )
 
 // initError is a step of the init that failed.

@@ -265,12 +265,7 @@ func (j *joiner) findProgram() error {
 
 // environment is the container's with the flags' on top, and what a login would have.
 func (j *joiner) environment() []string {
-	env := slices.Clone(j.rec.state.Process.Env)
-	for _, kv := range j.spec.Process.Env {
-		name, _, _ := strings.Cut(kv, "=")
-		env = slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, name+"=") })
-		env = append(env, kv)
-	}
+	env := MergeEnv(j.rec.state.Process.Env, j.spec.Process.Env...)
 	if !hasEnv(env, "HOME") {
 		env = append(env, "HOME="+j.user.Home)
 	}
@@ -278,15 +273,6 @@ func (j *joiner) environment() []string {
 		env = append(env, "TERM=xterm")
 	}
 	return env
-}
-
-func envValue(env []string, name string) string {
-	for _, kv := range slices.Backward(env) {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			return v
-		}
-	}
-	return ""
 }
 
 func (j *joiner) dropBounding() error {
@@ -359,10 +345,8 @@ func (j *joiner) wait() (int, error) {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return exitNsinit, fmt.Errorf("wait: %w", err)
-		case status.Signaled():
-			return exitSignal + int(status.Signal()), nil
 		default:
-			return status.ExitStatus(), nil
+			return program.ExitStatus(status), nil
 		}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/inside"
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"github.com/nsinit/nsinit/netsetup"
@@ -31,11 +31,11 @@ type host struct {
 	conn     *wire.Conn
 	pidfd    *os.File
 	pid      int
-	ended    bool               // the init has ended and is reaped
-	status   syscall.WaitStatus // of its end
-	leftover bool               // an undo failed: the record has to stay
-	root     *os.File           // built here for a user namespace, else nil
-	master   *os.File           // the terminal's host end
+	ended    bool            // the init has ended and is reaped
+	status   unix.WaitStatus // of its end
+	leftover bool            // an undo failed: the record has to stay
+	root     *os.File        // built here for a user namespace, else nil
+	master   *os.File        // the terminal's host end
 	signals  *signalRelay
 }
 
@@ -97,7 +97,7 @@ func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 			h.end()
 		}
 		s.Detach = false // there is nothing left to be detached
-		return exitSignal + int(sig), nil
+		return program.ExitSignal + int(sig), nil
 	}
 	if err != nil {
 		return ExitCode(err), err
@@ -140,9 +140,8 @@ func (h *host) claimState() (err error) {
 	s := h.spec
 	p := s.OCI.Process
 	h.rec.state = recorded{
-		Version:  recordVersion,
-		BootID:   bootID(),
-		OwnerPid: os.Getpid(),
+		Version: recordVersion,
+		BootID:  bootID(),
 		Process: run{
 			Env: h.environment(), Cwd: p.Cwd, User: s.User, NoNewPrivs: p.NoNewPrivileges, Privileged: s.Privileged,
 			Caps: p.Capabilities.Bounding, AppArmor: p.ApparmorProfile, Label: p.SelinuxLabel, Userns: s.userns(),
@@ -311,7 +310,7 @@ func (h *host) recordRunning() error {
 	if h.spec.PidFile == "" {
 		return nil
 	}
-	return writeFileWhole(h.spec.PidFile, fmt.Sprintf("%d", h.pid))
+	return writeFileWhole(h.spec.PidFile, fmt.Appendf(nil, "%d", h.pid), 0o644)
 }
 
 // leave lets a detached container go its own way.
@@ -321,9 +320,10 @@ func (h *host) leave() {
 	h.rec.lock.Unlock()
 }
 
-func writeFileWhole(path, content string) error {
+// writeFileWhole writes a file whole or not at all.
+func writeFileWhole(path string, content []byte, mode os.FileMode) error {
 	tmp := path + ".nsinit-new"
-	if err := os.WriteFile(tmp, []byte(content), 0o644); err != nil {
+	if err := os.WriteFile(tmp, content, mode); err != nil {
 		return err
 	}
 	return os.Rename(tmp, path)

@@ -134,7 +134,7 @@ func (h *host) stdio() (s stdioFiles, err error) {
 // wait waits for the init's end, reaps it, and returns its status; ok is false if it still runs after the
 // given time. A negative time waits for ever. Only the main goroutine calls it: one of its own would cost a start two thread switches
 // and a thread.
-func (h *host) wait(patience time.Duration) (status syscall.WaitStatus, ok bool) {
+func (h *host) wait(patience time.Duration) (status unix.WaitStatus, ok bool) {
 	if h.ended {
 		return h.status, true
 	}
@@ -142,7 +142,7 @@ func (h *host) wait(patience time.Duration) (status syscall.WaitStatus, ok bool)
 		return 0, false
 	}
 	for {
-		_, err := syscall.Wait4(h.pid, &h.status, 0, nil)
+		_, err := unix.Wait4(h.pid, &h.status, 0, nil)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}

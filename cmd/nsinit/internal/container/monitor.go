@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 )
 
 // monitorEnv tells a process that it stays behind for a detached container, and on which descriptor its parent waits
@@ -62,7 +64,7 @@ func (r *Runtime) startMonitor(s *Spec) (int, error) {
 	if !ok || convErr != nil {
 		return exitNsinit, errors.New("monitor: ended before the container ran")
 	}
-	if n > exitSignal {
+	if n > program.ExitSignal {
 		s.Detach = false // there is nothing left to be detached
 		return n, nil
 	}
@@ -86,7 +88,7 @@ func reportToParent(sig syscall.Signal, err error) {
 	code, text := ExitCode(err), ""
 	switch {
 	case sig != 0:
-		code = exitSignal + int(sig)
+		code = program.ExitSignal + int(sig)
 	case err != nil:
 		text = oneLine(err)
 	}

@@ -34,7 +34,6 @@ type recorded struct {
 	Version   int    `json:"version"`
 	BootID    string `json:"bootID"`
 	StartTime uint64 `json:"startTime"` // of Pid: field 22 of /proc/PID/stat, which tells a reused pid
-	OwnerPid  int    `json:"ownerPid,omitempty"`
 	Process   run    `json:"process"`
 	State
 }
@@ -162,10 +161,7 @@ func (c *record) save() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(c.path("state.json.new"), append(data, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(c.path("state.json.new"), c.path("state.json"))
+	return writeFileWhole(c.path("state.json"), append(data, '\n'), 0o600)
 }
 
 // journal appends o to the objects at path before it is made. One write(2) on O_APPEND: a line that is

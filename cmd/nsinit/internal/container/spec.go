@@ -201,23 +201,22 @@ func (s *Spec) checkNetnsName() error {
 
 // joins tells whether the container lives in a network namespace that exists already.
 func (s *Spec) joins() bool {
-	return len(s.Networks) > 0 && (s.Networks[0].Strategy == "netns" || s.Networks[0].Strategy == "container")
+	return len(s.Networks) > 0 && joins(s.Networks[0])
 }
+
+func joins(n netsetup.Request) bool { return n.Strategy == "netns" || n.Strategy == "container" }
 
 func (s *Spec) checkNetworks() (errs []error) {
 	alone := s.HostNet || s.NoNet
-	for i, n := range s.Networks {
-		joins := n.Strategy == "netns" || n.Strategy == "container"
-		if alone || joins && len(s.Networks) > 1 {
-			errs = append(errs, fmt.Errorf("%s: host, none, ns: and container: stand alone; leave the other networks out", s.Networks[i].Source))
+	for _, n := range s.Networks {
+		if alone || joins(n) && len(s.Networks) > 1 {
+			errs = append(errs, fmt.Errorf("%s: host, none, ns: and container: stand alone; leave the other networks out", n.Source))
 			break
 		}
 	}
-	if (s.HostNet || s.joins()) && s.userns() {
+	if s.HostNet && s.userns() {
 		// The kernel lets a user namespace mount sysfs only for a network namespace of its own.
-		if s.HostNet {
-			errs = append(errs, errors.New("--userns: not with --network host"))
-		}
+		errs = append(errs, errors.New("--userns: not with --network host"))
 	}
 	for key := range s.OCI.Linux.Sysctl {
 		if s.HostNet && strings.HasPrefix(key, "net.") && key != pingSysctl {

@@ -51,7 +51,7 @@ func (h *host) startFrame() (*wire.Start, error) {
 	}
 	cfg.Files = files
 	start := &wire.Start{
-		Args: p.Args, Env: h.environment(), Cwd: p.Cwd, MakeCwd: true, User: s.User,
+		Args: p.Args, Env: h.environment(), Cwd: p.Cwd, User: s.User,
 		Terminal: p.Terminal, Hostname: s.hostname(), Sysctls: h.sysctls(),
 		Loopback: !s.HostNet && !s.joins(), Networks: h.rec.state.Networks,
 		Root: cfg, PreparedRoot: h.root != nil, Userns: s.userns(),
@@ -89,10 +89,6 @@ func (h *host) environment() []string {
 		env = append(env, "TERM=xterm")
 	}
 	return env
-}
-
-func hasEnv(env []string, name string) bool {
-	return slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
 }
 
 // sysctls are the spec's, without those of a network namespace that isn't the container's own.

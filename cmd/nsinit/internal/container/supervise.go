@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 	"golang.org/x/sys/unix"
 )
 
@@ -142,8 +143,5 @@ func (h *host) supervise() int {
 	finish := h.attachTerminal()
 	status, _ := h.wait(-1)
 	finish()
-	if status.Signaled() {
-		return exitSignal + int(status.Signal())
-	}
-	return status.ExitStatus()
+	return program.ExitStatus(status)
 }

@@ -60,7 +60,7 @@ type process struct {
 	env   []string // the program's environment
 }
 
-// Steps is what the init does, in order. A failed init dies and its namespaces with it, so that
+// steps is what the init does, in order. A failed init dies and its namespaces with it, so that
 // nothing here is ever undone.
 var steps = []step.Step[*process]{
 	{Name: "context", Do: (*process).readContext},

@@ -55,11 +55,8 @@ func waitFor(pid int) int {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return 125
-		case got != pid:
-		case status.Signaled():
-			return 128 + int(status.Signal())
-		default:
-			return status.ExitStatus()
+		case got == pid:
+			return program.ExitStatus(status)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func (p *process) configureNetwork() error {
 	}
 	defer in.Close()
 	if p.start.Loopback {
-		if err := netsetup.ConfigureLoopback(in, p.start.LoMTU); err != nil {
+		if err := netsetup.ConfigureLoopback(in, 0); err != nil {
 			return err
 		}
 	}
@@ -100,7 +100,7 @@ func (p *process) setUser() error {
 func (p *process) changeDir() error {
 	dir := p.start.Cwd
 	err := program.Enter(dir)
-	if errors.Is(err, unix.ENOENT) && p.start.MakeCwd {
+	if errors.Is(err, unix.ENOENT) {
 		if err = os.MkdirAll(dir, 0o755); err == nil {
 			err = program.Enter(dir)
 		}

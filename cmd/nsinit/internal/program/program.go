@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/nsinit/nsinit/fs"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +25,18 @@ func (e *Error) Error() string { return e.Path + ": " + e.Err.Error() }
 
 // Unwrap returns what the kernel said.
 func (e *Error) Unwrap() error { return e.Err }
+
+// ExitStatus is the exit code that stands for how a program ended: its own, or 128 and the number of the signal
+// that killed it.
+func ExitStatus(status unix.WaitStatus) int {
+	if status.Signaled() {
+		return ExitSignal + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// ExitSignal and the number of a signal are the exit code of what the signal ended.
+const ExitSignal = 128
 
 // ExecError sorts what execve(2) said of path.
 func ExecError(path string, err error) error {
@@ -52,8 +65,7 @@ func missing(path string, err error) error {
 
 // denied says where a refusal comes from the mount and not from the file.
 func denied(path string, err error) error {
-	var st unix.Statfs_t
-	if unix.Statfs(path, &st) == nil && st.Flags&unix.ST_NOEXEC != 0 {
+	if fs.Noexec(path) {
 		return fmt.Errorf("%w: the file system is mounted noexec", err)
 	}
 	return err

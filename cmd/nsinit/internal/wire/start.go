@@ -14,16 +14,14 @@ import (
 type Start struct {
 	Args     []string
 	Env      []string // HOME and TERM are added by the init where they are missing
-	Cwd      string   // made if it is missing and MakeCwd
-	MakeCwd  bool
-	User     string // NAME|UID[:GROUP|GID], looked up inside
+	Cwd      string   // made if it is missing
+	User     string   // NAME|UID[:GROUP|GID], looked up inside
 	Terminal bool
 	Size     Winsize // of the terminal; zero = the kernel's
 	Hostname string
 	Sysctls  []Sysctl
 
 	Loopback bool // the network namespace is new: bring lo up
-	LoMTU    int
 	Networks []netsetup.Attachment
 
 	Root         fs.Config
