@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -71,7 +69,7 @@ func (s *store) asWritten(p netsetup.Plan) (addrs []netip.Prefix, gateways []net
 		if want.Bits() < 0 {
 			return addrs, nil, fmt.Errorf("address %s: no prefix length, and no pool that has one; write %s/24 or the like", want.Addr(), want.Addr())
 		}
-		ok, err := s.Reserve(s.object.Owner, s.object.IfName, want.Addr().AsSlice(), noRange)
+		ok, err := s.reserve(want.Addr(), noRange)
 		if err != nil {
 			return addrs, nil, err
 		}
@@ -116,73 +114,34 @@ func addGateway(gateways []netip.Addr, gw netip.Addr) []netip.Addr {
 }
 
 // fromSet takes an address of set, the one wanted if it is valid.
-func (s *store) fromSet(set allocator.RangeSet, index int, wanted netip.Addr) (netip.Prefix, netip.Addr, error) {
-	var ask net.IP
+func (s *store) fromSet(set rangeSet, index int, wanted netip.Addr) (got netip.Prefix, gateway netip.Addr, err error) {
+	rangeID, empty := strconv.Itoa(index), true
+	try := func(a netip.Addr, r addrRange) (more bool) {
+		var ok bool
+		if ok, err = s.reserve(a, rangeID); ok {
+			got, gateway = netip.PrefixFrom(a, r.subnet.Bits()), r.gateway
+		}
+		empty = empty && !ok
+		return !ok && err == nil
+	}
 	if wanted.IsValid() {
-		ask = wanted.AsSlice()
+		r, _ := set.rangeOf(wanted)
+		try(wanted, r)
+	} else {
+		set.candidates(s.lastReserved(rangeID), try)
 	}
-	got, err := allocator.NewIPAllocator(&set, s, index).Get(s.object.Owner, s.object.IfName, ask)
 	switch {
-	case s.fault != nil:
-		return netip.Prefix{}, netip.Addr{}, s.fault
-	case err != nil && ask != nil:
-		return netip.Prefix{}, netip.Addr{}, s.taken(wanted, set)
-	case err != nil:
-		return netip.Prefix{}, netip.Addr{}, s.empty(set)
+	case err != nil || !empty:
+		return got, gateway, err
+	case wanted.IsValid():
+		return got, gateway, s.taken(wanted, set)
 	}
-	ones, _ := got.Address.Mask.Size()
-	return netip.PrefixFrom(toAddr(got.Address.IP), ones), toAddr(got.Gateway), nil
-}
-
-func toAddr(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip)
-	return a.Unmap()
-}
-
-// rangeSets makes host-local's range sets of the pools.
-func rangeSets(subnets []netsetup.Subnet) ([]allocator.RangeSet, error) {
-	if len(subnets) == 0 {
-		return nil, fmt.Errorf("no pool; give ipam a subnet, as 10.1.0.0/24")
-	}
-	var sets []allocator.RangeSet
-	for i, sub := range subnets {
-		if err := netsetup.CheckSubnet(sub); err != nil {
-			return nil, fmt.Errorf("subnet %s: %w", sub.Prefix, err)
-		}
-		r := allocator.Range{
-			Subnet:  types.IPNet{IP: sub.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(sub.Prefix.Bits(), sub.Prefix.Addr().BitLen())},
-			Gateway: toIP(sub.Gateway), RangeStart: toIP(sub.RangeStart), RangeEnd: toIP(sub.RangeEnd),
-		}
-		if i > 0 && sub.Alternative {
-			sets[len(sets)-1] = append(sets[len(sets)-1], r)
-		} else {
-			sets = append(sets, allocator.RangeSet{r})
-		}
-	}
-	for i := range sets {
-		if err := sets[i].Canonicalize(); err != nil {
-			return nil, fmt.Errorf("pool %s: %w", describe(sets[i]), err)
-		}
-		for j := range i {
-			if sets[i].Overlaps(&sets[j]) {
-				return nil, fmt.Errorf("pools %s and %s overlap; separate them", describe(sets[j]), describe(sets[i]))
-			}
-		}
-	}
-	return sets, nil
-}
-
-// toIP returns a as net.IP, nil if it is zero.
-func toIP(a netip.Addr) net.IP {
-	if !a.IsValid() {
-		return nil
-	}
-	return a.AsSlice()
+	return got, gateway, s.empty(set)
 }
 
 // assign gives each address that is asked for to the set it lies in. Sets that
 // nothing is asked of have a zero address.
-func assign(ips []netip.Prefix, sets []allocator.RangeSet) ([]netip.Addr, error) {
+func assign(ips []netip.Prefix, sets []rangeSet) ([]netip.Addr, error) {
 	wanted := make([]netip.Addr, len(sets))
 	for _, want := range ips {
 		i, err := setOf(want, sets)
@@ -191,7 +150,7 @@ func assign(ips []netip.Prefix, sets []allocator.RangeSet) ([]netip.Addr, error)
 		}
 		if wanted[i].IsValid() {
 			return nil, fmt.Errorf("address %s: %s is asked for already, and pool %s gives one; leave one out",
-				want.Addr(), wanted[i], describe(sets[i]))
+				want.Addr(), wanted[i], sets[i])
 		}
 		wanted[i] = want.Addr()
 	}
@@ -199,36 +158,24 @@ func assign(ips []netip.Prefix, sets []allocator.RangeSet) ([]netip.Addr, error)
 }
 
 // setOf finds the set that want can come from.
-func setOf(want netip.Prefix, sets []allocator.RangeSet) (int, error) {
-	ip, all := net.IP(want.Addr().AsSlice()), make([]string, len(sets))
+func setOf(want netip.Prefix, sets []rangeSet) (int, error) {
+	a, all := want.Addr(), make([]string, len(sets))
 	for i, set := range sets {
-		all[i] = describe(set)
+		all[i] = set.String()
 		for _, r := range set {
-			subnet := net.IPNet(r.Subnet)
-			if !subnet.Contains(ip) {
+			if !r.subnet.Contains(a) {
 				continue
 			}
-			ones, _ := r.Subnet.Mask.Size()
 			switch {
-			case want.Bits() >= 0 && want.Bits() != ones:
-				return 0, fmt.Errorf("prefix length /%d, but the network's subnet is %s; write %s/%d", want.Bits(), subnet.String(), want.Addr(), ones)
-			case ip.Equal(r.Gateway):
-				return 0, fmt.Errorf("the gateway of %s; choose another", subnet.String())
-			case !r.Contains(ip):
-				return 0, fmt.Errorf("outside of the pool's range %s; choose one inside", r.String())
+			case want.Bits() >= 0 && want.Bits() != r.subnet.Bits():
+				return 0, fmt.Errorf("prefix length /%d, but the network's subnet is %s; write %s/%d", want.Bits(), r.subnet, a, r.subnet.Bits())
+			case a == r.gateway:
+				return 0, fmt.Errorf("the gateway of %s; choose another", r.subnet)
+			case !r.contains(a):
+				return 0, fmt.Errorf("outside of the pool's range %s; choose one inside", r)
 			}
 			return i, nil
 		}
 	}
 	return 0, fmt.Errorf("outside of the network's subnets %s; choose one inside", strings.Join(all, ", "))
-}
-
-// describe names the subnets of a set.
-func describe(set allocator.RangeSet) string {
-	var all []string
-	for _, r := range set {
-		subnet := net.IPNet(r.Subnet)
-		all = append(all, subnet.String())
-	}
-	return strings.Join(all, " or ")
 }

@@ -9,17 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 )
 
 // taken says who has addr, and which address of set is free.
-func (s *store) taken(addr netip.Addr, set allocator.RangeSet) error {
+func (s *store) taken(addr netip.Addr, set rangeSet) error {
 	err := fmt.Errorf("address %s: taken by %s; end it (nsinit delete), or remove what a killed one left (nsinit gc)", addr, s.owner(addr))
-	for _, r := range set {
-		if !r.Contains(addr.AsSlice()) {
-			continue
-		}
+	if r, ok := set.rangeOf(addr); ok {
 		if free := s.freeAfter(addr, r); free.IsValid() {
 			err = fmt.Errorf("%w; %s is free", err, free)
 		}
@@ -28,14 +23,14 @@ func (s *store) taken(addr netip.Addr, set allocator.RangeSet) error {
 }
 
 // freeAfter looks for an address of r that nobody has, in the next few.
-func (s *store) freeAfter(addr netip.Addr, r allocator.Range) netip.Addr {
+func (s *store) freeAfter(addr netip.Addr, r addrRange) netip.Addr {
 	const few = 64
 	for range few {
 		addr = addr.Next()
-		if !addr.IsValid() || !r.Contains(addr.AsSlice()) {
+		if !r.contains(addr) {
 			break
 		}
-		if r.Gateway.Equal(addr.AsSlice()) {
+		if addr == r.gateway {
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(s.dir, addr.String())); errors.Is(err, fs.ErrNotExist) {
@@ -46,21 +41,21 @@ func (s *store) freeAfter(addr netip.Addr, r allocator.Range) netip.Addr {
 }
 
 // empty says how full set is and who has held an address for longest.
-func (s *store) empty(set allocator.RangeSet) error {
+func (s *store) empty(set rangeSet) error {
 	leases, err := leasesOf(s.dir)
 	if err != nil {
-		return fmt.Errorf("pool %s: empty", describe(set))
+		return fmt.Errorf("pool %s: empty", set)
 	}
 	used, oldest, since := 0, netip.Addr{}, time.Time{}
 	for _, l := range leases {
-		if !set.Contains(l.addr.AsSlice()) {
+		if _, ok := set.rangeOf(l.addr); !ok {
 			continue
 		}
 		if used++; !oldest.IsValid() || l.since.Before(since) {
 			oldest, since = l.addr, l.since
 		}
 	}
-	text := fmt.Sprintf("pool %s: empty: %d of %s addresses are taken", describe(set), used, size(set))
+	text := fmt.Sprintf("pool %s: empty: %d of %s addresses are taken", set, used, size(set))
 	if oldest.IsValid() {
 		text += fmt.Sprintf(", %s for longest, by %s", oldest, s.owner(oldest))
 	}
@@ -68,13 +63,13 @@ func (s *store) empty(set allocator.RangeSet) error {
 }
 
 // size counts the addresses that set can give.
-func size(set allocator.RangeSet) *big.Int {
+func size(set rangeSet) *big.Int {
 	total := new(big.Int)
 	for _, r := range set {
-		n := new(big.Int).SetBytes(r.RangeEnd)
-		n.Sub(n, new(big.Int).SetBytes(r.RangeStart))
+		n := new(big.Int).SetBytes(r.end.AsSlice())
+		n.Sub(n, new(big.Int).SetBytes(r.start.AsSlice()))
 		total.Add(total, n.Add(n, big.NewInt(1)))
-		if r.Contains(r.Gateway) {
+		if r.contains(r.gateway) {
 			total.Sub(total, big.NewInt(1))
 		}
 	}

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 
-	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 	"github.com/nsinit/nsinit/netsetup"
 )
@@ -21,24 +19,20 @@ import (
 // otherwise: a folder for each network.
 const DefaultDir = "/var/lib/cni/networks"
 
-// A store is a network's leases, locked. It is host-local's own store, with the
-// same files, but for three things: who takes an address is recorded before;
-// nothing reads all the leases or waits for the disk, so that the thousandth
-// costs what the first did; and the lock is taken once, by openStore, for the
-// allocator ignores the error of Lock.
+// A store is a network's leases, locked: host-local's own on-disk store, with
+// the same files, but for two things: who takes an address is recorded before;
+// and nothing reads all the leases or waits for the disk, so that the thousandth
+// costs what the first did.
 type store struct {
 	*disk.Store
 	dir    string // DIR/NETWORK
 	lock   *lock
 	object netsetup.Object
 	record netsetup.Recorder
-	fault  error // why Reserve failed, for the allocator's message doesn't tell it
 }
 
 // noRange is the range of an address that no search gave: no search goes on from it.
 const noRange = ""
-
-var _ backend.Store = (*store)(nil)
 
 // openStore opens and locks the leases of o.Network below o.Dir. Close unlocks them.
 func openStore(ctx context.Context, o netsetup.Object, record netsetup.Recorder) (*store, error) {
@@ -65,48 +59,37 @@ func newDisk(network, dir string) (*disk.Store, error) {
 	return d, d.Close()
 }
 
-// Lock does nothing: the store is locked from openStore to Close.
-func (s *store) Lock() error { return nil }
-
-// Unlock does nothing, as Lock.
-func (s *store) Unlock() error { return nil }
-
 // Close unlocks the store.
 func (s *store) Close() error { return s.lock.Close() }
 
-// GetByID returns nothing: id is a container that has just been claimed, so it
-// holds no lease, and host-local's own way reads every lease of the network.
-func (s *store) GetByID(string, string) []net.IP { return nil }
-
-// LastReservedIP returns the address that the last container got, nil if that
-// can't be told. Then the search begins at the start of the pool.
-func (s *store) LastReservedIP(rangeID string) (net.IP, error) {
-	ip, err := s.Store.LastReservedIP(rangeID)
+// lastReserved returns the address of the range that was given last, a zero one
+// if that can't be told. Then the search begins at the start of the pool.
+func (s *store) lastReserved(rangeID string) netip.Addr {
+	ip, err := s.LastReservedIP(rangeID)
 	if err != nil {
-		return nil, fs.ErrNotExist // the only error that the allocator takes silently
+		return netip.Addr{}
 	}
-	return ip, nil
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }
 
-// Reserve takes ip if nobody has it, recorded first.
-func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, error) {
-	path := filepath.Join(s.dir, ip.String())
+// reserve takes a if nobody has it, recorded first.
+func (s *store) reserve(a netip.Addr, rangeID string) (bool, error) {
+	path := filepath.Join(s.dir, a.String())
 	if _, err := os.Lstat(path); err == nil {
 		return false, nil
 	}
 	o := s.object
-	o.Name = ip.String()
+	o.Name = a.String()
 	if err := s.record(o); err != nil {
-		s.fault = fmt.Errorf("lease %s: record: %w", o.Name, err)
-		return false, s.fault
+		return false, fmt.Errorf("lease %s: record: %w", o.Name, err)
 	}
-	err := s.take(path, id+disk.LineBreak+ifname, ip, rangeID)
+	err := s.take(path, o, rangeID)
 	if errors.Is(err, fs.ErrExist) { // by a tool that doesn't lock
 		return false, nil
 	}
 	if err != nil {
-		s.fault = fmt.Errorf("lease %s: %w", o.Name, errors.Join(err, s.release(o.Name)))
-		return false, s.fault
+		return false, fmt.Errorf("lease %s: %w", o.Name, errors.Join(err, s.release(o.Name)))
 	}
 	return true, nil
 }
@@ -114,19 +97,19 @@ func (s *store) Reserve(id, ifname string, ip net.IP, rangeID string) (bool, err
 // take does what host-local's own Reserve does, but for one thing: it doesn't
 // truncate the file of the last address. ext4 writes a file that was emptied and
 // closed to the disk at once (auto_da_alloc): a millisecond, for each family.
-func (s *store) take(path, content string, ip net.IP, rangeID string) error {
+func (s *store) take(path string, o netsetup.Object, rangeID string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(content)
+	_, err = f.WriteString(o.Owner + disk.LineBreak + o.IfName)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	if rangeID == noRange {
 		return nil
 	}
-	return writeInPlace(filepath.Join(s.dir, "last_reserved_ip."+rangeID), ip.String())
+	return writeInPlace(filepath.Join(s.dir, "last_reserved_ip."+rangeID), o.Name)
 }
 
 // writeInPlace makes content the whole of a file that may be there. Cut off in
