@@ -101,3 +101,6 @@ func (bridge) Check(ctx context.Context, h *Host, target *NetNS, a Attachment) (
 
 // Configure finishes the interface from within the container's namespace.
 func (bridge) Configure(in *Inside, a Attachment) error { return in.finish(a, 0) }
+
+// Commands returns what Attach and Configure do, in the words of iproute2.
+func (bridge) Commands(Plan, Attachment) []Command { return nil }

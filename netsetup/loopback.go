@@ -89,3 +89,6 @@ func ConfigureLoopback(in *Inside, mtu int) error {
 	}
 	return nil
 }
+
+// Commands returns what Attach and Configure do, in the words of iproute2.
+func (loopback) Commands(Plan, Attachment) []Command { return nil }

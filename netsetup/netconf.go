@@ -258,9 +258,6 @@ func confOf(r Request, own func(*confReader, *netConf) []confKey) (netConf, erro
 	if c.where == "" {
 		c.where = "network " + r.Network.Name
 	}
-	for i, p := range r.Network.Plugins[1:] {
-		c.faultf(fmt.Sprintf("plugins[%d].type", i+1), p.Type, "chained plugins are not supported yet; leave it out")
-	}
 	v, err := readJSON(r.Network.Plugins[0].Raw)
 	if err != nil {
 		return conf, errors.Join(append(c.faults, fmt.Errorf("%s: %w", c.where, err))...)

@@ -148,13 +148,9 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-func TestPlanRefusesChains(t *testing.T) {
+func TestPlanNoNetwork(t *testing.T) {
 	t.Parallel()
-	n := networkOf(`{"type": "bridge"}`)
-	n.Plugins = append(n.Plugins, Plugin{Type: "portmap", Raw: []byte(`{"type": "portmap"}`)})
-	_, err := bridge{}.Plan(Request{Strategy: "bridge", Network: n})
-	wantError(t, err, `lan.conflist: plugins[1].type: "portmap": chained plugins are not supported yet`)
-	_, err = bridge{}.Plan(Request{Strategy: "bridge", Source: "--network bridge"})
+	_, err := bridge{}.Plan(Request{Strategy: "bridge", Source: "--network bridge"})
 	wantError(t, err, "--network bridge: no network given")
 	_, err = join{}.Plan(Request{Strategy: "netns", Source: "--network ns:", MAC: "02:00:00:00:00:01", IfName: "eth0", MTU: 1500})
 	wantError(t, err, "no namespace given", "mac", "interface name", "mtu")

@@ -124,3 +124,6 @@ func (ptp) Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]D
 func (ptp) Configure(in *Inside, a Attachment) error {
 	return in.finish(a, unix.IFA_F_NOPREFIXROUTE)
 }
+
+// Commands returns what Attach and Configure do, in the words of iproute2.
+func (ptp) Commands(Plan, Attachment) []Command { return nil }

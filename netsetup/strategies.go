@@ -58,6 +58,9 @@ func Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Differe
 
 // Configure finishes the interface of a inside.
 func Configure(in *Inside, a Attachment) error {
+	if a.Configured {
+		return nil
+	}
 	s, err := StrategyOf(a.Strategy)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ type Request struct {
 	Path     string         // netns: the namespace to join, a path
 	Source   string         // where it was written, for errors: `--network bridge:mtu=9`, `FILE`
 	Owner    string         // the container's id, which the host's end names in its alias; "" = nobody
+	Runtime  Runtime        // what is asked of the network's further plugins
 }
 
 // A Plan is a validated request: all that Attach needs, nothing decided later
@@ -43,6 +44,9 @@ type Plan struct {
 	Promiscuous  bool   // bridge: the bridge itself is promiscuous
 	DAD          bool   // look for duplicates of IPv6 addresses
 	ResolvConf   string // host-local: a file on the host that says what DNS doesn't; "" = none
+
+	Own      any             // the strategy's own keys, as its Plan read them
+	Policies []PlannedPolicy // of the network's further plugins, in the order of the list
 }
 
 // A Subnet is one pool of addresses.
@@ -93,6 +97,7 @@ type Attachment struct {
 	DAD        bool           `json:"dad,omitzero"`     // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
+	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
 }
 
 // A Difference is one thing in which the kernel doesn't hold what an
@@ -134,4 +139,6 @@ type Strategy interface {
 	// Configure finishes the interface from within the container's namespace. The
 	// network is usable when it returns.
 	Configure(in *Inside, a Attachment) error
+	// Commands returns what Attach and Configure do, in the words of iproute2.
+	Commands(p Plan, a Attachment) []Command
 }

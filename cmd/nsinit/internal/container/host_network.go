@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/chain"
 	"github.com/nsinit/nsinit/netsetup/ipam"
 	"github.com/nsinit/nsinit/netsetup/policy"
 )
@@ -46,7 +47,7 @@ func (h *host) planNetworks() (err error) {
 			}
 		}
 	}
-	h.plans, err = netsetup.PlanAll(reqs)
+	h.plans, err = chain.Plan(reqs)
 	return err
 }
 
@@ -101,20 +102,9 @@ func (h *host) attachNetworks() (err error) {
 	return nil
 }
 
-func (h *host) attach(p netsetup.Plan) (a netsetup.Attachment, err error) {
+func (h *host) attach(p netsetup.Plan) (netsetup.Attachment, error) {
 	p.Owner = h.spec.ID
-	record := h.recorder(h.rec)
-	addrs, gateways, err := ipam.Allocate(h.ctx, p, h.spec.ID, record)
-	if err != nil {
-		return a, err
-	}
-	if a, err = netsetup.Attach(h.ctx, h.net, h.netns, p, addrs, gateways, record); err != nil {
-		return a, err
-	}
-	if !a.Masquerade {
-		return a, nil
-	}
-	return a, policy.Masquerade(h.ctx, h.net, a, h.spec.ID, h.policyOptions(), record)
+	return chain.Attach(h.ctx, h.net, h.netns, p, h.policyOptions(), h.recorder(h.rec))
 }
 
 func (h *host) policyOptions() policy.Options {
@@ -164,15 +154,10 @@ func (r *Runtime) undoObjects(ctx context.Context, rec *record, net *netsetup.Ho
 func needsHost(o netsetup.Object) bool { return o.Kind != "lease" && o.Kind != kindCgroup }
 
 func undoObject(ctx context.Context, net *netsetup.Host, o netsetup.Object) error {
-	switch o.Kind {
-	case "lease":
-		return ipam.Undo(o)
-	case "masquerade", "resolver":
-		return policy.Undo(ctx, net, o)
-	case kindCgroup:
+	if o.Kind == kindCgroup {
 		return nil // removeCgroup's, once its processes have ended
 	}
-	return netsetup.Undo(ctx, net, o)
+	return chain.Undo(ctx, net, o)
 }
 
 func (h *host) hasNetnsName() bool { return h.spec.NetnsName != "" }

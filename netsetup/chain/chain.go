@@ -1,0 +1,93 @@
+// Package chain runs a network's plugins for one container, in the order of its
+// list: addresses, the strategy that makes the interface, masquerading, and the
+// policies behind it. It is the one place that knows all of them.
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/ipam"
+	"github.com/nsinit/nsinit/netsetup/policy"
+)
+
+// policyOf finds a policy by its CNI plugin type, nil if nsinit has none of the name.
+// A switch and not a map: a map would be filled at each start.
+func policyOf(kind string, _ policy.Options) netsetup.Policy {
+	switch kind {
+	}
+	return nil
+}
+
+// Plan validates all requests of one container together, with all plugins of their
+// networks, and returns every fault, a line each. Nothing is asked of the kernel.
+func Plan(reqs []netsetup.Request) ([]netsetup.Plan, error) {
+	plans, err := netsetup.PlanAll(reqs)
+	if err != nil {
+		return nil, err
+	}
+	var faults []error
+	for i := range plans {
+		faults = append(faults, planPolicies(&plans[i]))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return plans, nil
+}
+
+func planPolicies(p *netsetup.Plan) error {
+	if p.Network == nil || len(p.Network.Plugins) == 0 {
+		return nil
+	}
+	var faults []error
+	for i, plugin := range p.Network.Plugins[1:] {
+		pol := policyOf(plugin.Type, policy.Options{})
+		if pol == nil {
+			faults = append(faults, fmt.Errorf("%s: plugins[%d].type: %.64q: not supported yet; leave it out", p.Network.Source, i+1, plugin.Type))
+			continue
+		}
+		conf, err := pol.Plan(*p, plugin)
+		faults = append(faults, err)
+		p.Policies = append(p.Policies, netsetup.PlannedPolicy{Plugin: plugin, Conf: conf})
+	}
+	return errors.Join(faults...)
+}
+
+// Attach connects target to the network of p: the host half of all its plugins.
+// p.Owner is the container. What it makes dies with target or is recorded first, so
+// that after an error the caller undoes the records.
+func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p netsetup.Plan, opts policy.Options, record netsetup.Recorder) (a netsetup.Attachment, err error) {
+	addrs, gateways, err := ipam.Allocate(ctx, p, p.Owner, record)
+	if err != nil {
+		return a, err
+	}
+	if a, err = netsetup.Attach(ctx, h, target, p, addrs, gateways, record); err != nil {
+		return a, err
+	}
+	if a.Masquerade {
+		if err := policy.Masquerade(ctx, h, a, p.Owner, opts, record); err != nil {
+			return a, err
+		}
+	}
+	for _, planned := range p.Policies {
+		if err := policyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
+			return a, fmt.Errorf("%s: %w", planned.Plugin.Type, err)
+		}
+	}
+	return a, nil
+}
+
+// Undo removes one recorded object of any kind, whoever recorded it. One that is
+// gone is no error. h may be nil for a lease.
+func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
+	switch o.Kind {
+	case "lease":
+		return ipam.Undo(o)
+	case policy.KindMasquerade, policy.KindResolver:
+		return policy.Undo(ctx, h, o)
+	}
+	return netsetup.Undo(ctx, h, o)
+}
