@@ -1,11 +1,12 @@
 package netsetup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,37 +20,92 @@ const dumpTries = 8
 // An rtnl is one rtnetlink socket. It speaks to the namespace in which it was
 // opened, whatever its user's thread does later. The library's Handle would do,
 // but can't ask for extended acknowledgements, and has no way to make a pair of
-// devices whole in one request.
+// devices whole in one request; its sockets don't block, so that each answer is a
+// switch of threads, and have a buffer of 64 KiB on the stack.
 type rtnl struct {
-	socket *nl.NetlinkSocket
+	fd     int    // -1: closed
 	port   uint32 // the socket's address
+	answer []byte // what came last
 }
+
+// maxAnswer is the most that the kernel puts into one datagram of a dump
+// (netlink_recvmsg; 3.15). All other answers are shorter.
+const maxAnswer = 32 << 10
 
 // openRTNL opens the socket in the namespace of the calling thread.
 func openRTNL() (*rtnl, error) {
-	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("netlink: open: %w", err)
 	}
+	c := &rtnl{fd: fd, answer: make([]byte, maxAnswer)}
+	if err := c.prepare(); err != nil {
+		c.close()
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	return c, nil
+}
+
+func (c *rtnl) prepare() error {
 	// Both options are 4.20 or older. Strict checking makes the kernel itself filter dumps.
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK} {
-		if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, option, 1); err != nil {
-			s.Close()
-			return nil, fmt.Errorf("netlink: set socket option %d: %w", option, err)
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, option, 1); err != nil {
+			return fmt.Errorf("set socket option %d: %w", option, err)
 		}
 	}
 	limit := unix.Timeval{Sec: answerTimeout}
-	_ = s.SetSendTimeout(&limit)
-	_ = s.SetReceiveTimeout(&limit)
-	port, err := s.GetPid()
-	if err != nil {
-		s.Close()
-		return nil, fmt.Errorf("netlink: address: %w", err)
+	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} {
+		if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, option, &limit); err != nil {
+			return fmt.Errorf("set time limit: %w", err)
+		}
 	}
-	return &rtnl{socket: s, port: port}, nil
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	addr, err := unix.Getsockname(c.fd)
+	if err != nil {
+		return fmt.Errorf("address: %w", err)
+	}
+	if own, ok := addr.(*unix.SockaddrNetlink); ok {
+		c.port = own.Pid
+	}
+	return nil
 }
 
-func (c *rtnl) close() { c.socket.Close() }
+func (c *rtnl) close() {
+	if c.fd >= 0 {
+		_ = unix.Close(c.fd)
+		c.fd = -1
+	}
+}
+
+// send sends one request to the kernel.
+func (c *rtnl) send(request []byte) error {
+	for {
+		err := unix.Sendto(c.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		if !errors.Is(err, unix.EINTR) {
+			return timely(err)
+		}
+	}
+}
+
+// receive returns the messages of the kernel's next datagram. They last until the
+// next call.
+func (c *rtnl) receive() ([]syscall.NetlinkMessage, error) {
+	for {
+		n, from, err := unix.Recvfrom(c.fd, c.answer, unix.MSG_TRUNC)
+		switch sender, ok := from.(*unix.SockaddrNetlink); {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, timely(err)
+		case !ok || sender.Pid != nl.PidKernel: // another process may send to us
+		case n > len(c.answer):
+			return nil, fmt.Errorf("an answer of %d bytes, and %d are the most", n, len(c.answer))
+		default:
+			return syscall.ParseNetlinkMessage(c.answer[:min((n+3)&^3, len(c.answer))])
+		}
+	}
+}
 
 // change sends a request that changes something and waits for its acknowledgement.
 func (c *rtnl) change(kind uint16, flags int, data ...nl.NetlinkRequestData) error {
@@ -88,18 +144,15 @@ func (c *rtnl) dump(kind, answer uint16, data ...nl.NetlinkRequestData) ([][]byt
 func (c *rtnl) execute(kind uint16, flags int, answer uint16, data []nl.NetlinkRequestData) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(int(kind), flags)
 	req.Data = data
-	if err := c.socket.Send(req); err != nil {
-		return nil, timely(err)
+	if err := c.send(req.Serialize()); err != nil {
+		return nil, err
 	}
 	var found [][]byte
 	var interrupted error
 	for {
-		msgs, from, err := c.socket.Receive()
+		msgs, err := c.receive()
 		if err != nil {
-			return nil, timely(err)
-		}
-		if from.Pid != nl.PidKernel {
-			continue // another process may send to us
+			return nil, err
 		}
 		for _, m := range msgs {
 			if m.Header.Seq != req.Seq || m.Header.Pid != c.port {
@@ -112,7 +165,7 @@ func (c *rtnl) execute(kind uint16, flags int, answer uint16, data []nl.NetlinkR
 			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
 				return found, errors.Join(ended(m.Header.Type, m.Header.Flags, m.Data), interrupted)
 			case answer:
-				found = append(found, m.Data)
+				found = append(found, bytes.Clone(m.Data))
 			}
 			if m.Header.Flags&unix.NLM_F_MULTI == 0 && flags&unix.NLM_F_ACK == 0 {
 				return found, nil
@@ -121,7 +174,7 @@ func (c *rtnl) execute(kind uint16, flags int, answer uint16, data []nl.NetlinkR
 	}
 }
 
-// timely names what the library reports as EAGAIN.
+// timely names what the time limit is reported as.
 func timely(err error) error {
 	if errors.Is(err, unix.EAGAIN) {
 		return fmt.Errorf("no answer from the kernel in %d s: %w", answerTimeout, err)

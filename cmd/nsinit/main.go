@@ -1,5 +1,8 @@
 // Command nsinit runs a program in new namespaces, on a network that nsinit
 // builds itself. `nsinit help` says what it can do.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

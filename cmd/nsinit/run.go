@@ -81,11 +81,13 @@ func (r *runRequest) groups(caller lookup) []group {
 func setupRun(a *app) ([]group, action) {
 	r := &runRequest{networkConfigDir: networkConfigDir}
 	return r.groups(a.lookupEnv), func(args []string) (int, error) {
+		rt := a.runtime()
+		rt.CatchSignals()
 		spec, err := r.spec(args)
 		if err != nil {
 			return exitFailure, err
 		}
-		code, err := a.runtime().Run(context.Background(), spec)
+		code, err := rt.Run(context.Background(), spec)
 		if err == nil && spec.Detach {
 			err = a.printID(spec.ID)
 		}

@@ -1,13 +1,13 @@
 package ipam
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"iter"
 	"net/netip"
 
 	"github.com/nsinit/nsinit/netsetup"
+	"golang.org/x/sys/unix"
 )
 
 // pools are the subnets of a default network, comparable. A zero one is not chosen yet.
@@ -68,7 +68,9 @@ func candidates() iter.Seq[netip.Prefix] {
 func randomULA() netip.Prefix {
 	var a [16]byte
 	a[0] = 0xfd
-	rand.Read(a[1:6]) // never fails (Go 1.24)
+	// crypto/rand would do it at the price of a dozen package inits in every start. getrandom(2) fails on no kernel
+	// of ours.
+	_, _ = unix.Getrandom(a[1:6], 0)
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 

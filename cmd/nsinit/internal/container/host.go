@@ -44,8 +44,9 @@ type host struct {
 var hostSteps = []step.Step[*host]{
 	{Name: "state", Do: (*host).claimState, Undo: (*host).removeState},
 	{Name: "cgroup", Do: (*host).makeCgroup, Undo: (*host).removeCgroup},
-	{Name: "plan", Do: (*host).planNetworks, Undo: (*host).closeNetworks},
+	{Name: "join", Do: (*host).openJoined, When: (*host).joins, Undo: (*host).closeNetworks},
 	{Name: "child", Do: (*host).startChild, Undo: (*host).killChild},
+	{Name: "plan", Do: (*host).planNetworks, When: (*host).hasNetworks, Undo: (*host).closeNetworks},
 	{Name: "root", Do: (*host).prepareRoot, When: (*host).newUserns, Undo: (*host).closeRoot},
 	{Name: "network", Do: (*host).attachNetworks, Undo: (*host).detachNetworks},
 	{Name: "netns-name", Do: (*host).bindNetns, When: (*host).hasNetnsName},
@@ -67,6 +68,7 @@ func InitSteps() []string { return inside.StepNames() }
 // the container dies with the thread that started it.
 func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 	step.OpenGate()
+	r.CatchSignals()
 	if err := s.Validate(); err != nil {
 		return exitNsinit, err
 	}

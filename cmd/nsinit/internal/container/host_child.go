@@ -46,7 +46,7 @@ func (h *host) startChild() error {
 	}
 	// Not os.StartProcess: it starts a child of its own first, to see whether pidfds work.
 	start := func() (err error) {
-		h.pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{inside.Argv0}, attr)
+		h.pid, err = syscall.ForkExec(exe.path(), []string{inside.Argv0}, attr)
 		return err
 	}
 	if h.netns != nil { // joins one that exists: born in it

@@ -20,16 +20,12 @@ const (
 	kindCgroup = "cgroup"
 )
 
-// planNetworks turns the requests into plans, before anything of the network is touched, and opens the
-// namespace that is to be joined.
+func (h *host) joins() bool { return h.spec.joins() }
+
+func (h *host) hasNetworks() bool { return len(h.spec.Networks) > 0 && !h.spec.joins() }
+
+// planNetworks turns the requests into plans, while the init starts up and before anything of the network is touched.
 func (h *host) planNetworks() (err error) {
-	if len(h.spec.Networks) == 0 {
-		return nil
-	}
-	if h.spec.joins() {
-		h.netns, err = h.openJoined(h.spec.Networks[0])
-		return err
-	}
 	if err := os.MkdirAll(h.dataDir(), 0o755); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
@@ -51,24 +47,27 @@ func (h *host) planNetworks() (err error) {
 	return err
 }
 
-// openJoined opens the namespace of ns:PATH or container:ID.
-func (h *host) openJoined(req netsetup.Request) (*netsetup.NetNS, error) {
+// openJoined opens the namespace of ns:PATH or container:ID, in which the init is born.
+func (h *host) openJoined() (err error) {
+	req := h.spec.Networks[0]
 	if req.Strategy == "netns" {
-		return netsetup.OpenNetNS(req.Path)
+		h.netns, err = netsetup.OpenNetNS(req.Path)
+		return err
 	}
 	rec, err := h.open(req.Path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", req.Source, err)
+		return fmt.Errorf("%s: %w", req.Source, err)
 	}
 	pidfd, err := rec.alive()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if pidfd == nil {
-		return nil, fmt.Errorf("%s: container %q is not running", req.Source, req.Path)
+		return fmt.Errorf("%s: container %q is not running", req.Source, req.Path)
 	}
 	defer pidfd.Close()
-	return netsetup.ProcessNetNS(pidfd, rec.state.Pid)
+	h.netns, err = netsetup.ProcessNetNS(pidfd, rec.state.Pid)
+	return err
 }
 
 func (h *host) closeNetworks() error {

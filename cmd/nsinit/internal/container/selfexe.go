@@ -21,23 +21,40 @@ var tryOverlay = true
 // (CVE-2019-5736). An overlay without an upper layer has nowhere to write to and costs 0.06 ms; where it can't be had a
 // sealed copy in memory does, at a millisecond and the memory. A read-only bind would not do: whoever holds the
 // mount can make it writable again.
-func openSelf(scratch string) (*os.File, error) {
-	exe, overlayErr := overlaySelf(scratch)
+func openSelf(scratch string) (*selfExe, error) {
+	self, overlayErr := overlaySelf(scratch)
 	if overlayErr != nil {
-		var err error
-		if exe, err = memfdSelf(); err != nil {
+		mem, err := memfdSelf()
+		if err != nil {
 			return nil, errors.Join(overlayErr, err)
 		}
+		self = &selfExe{exe: mem}
 	}
-	defer exe.Close()
-	fd, err := unix.FcntlInt(exe.Fd(), unix.F_DUPFD_CLOEXEC, exeMinFD)
+	fd, err := unix.FcntlInt(self.exe.Fd(), unix.F_DUPFD_CLOEXEC, exeMinFD)
 	if errors.Is(err, unix.EINVAL) { // fcntl(2): the number is not below the limit
-		return nil, fmt.Errorf("the limit of descriptors is below %d; raise it with ulimit -n", exeMinFD+1)
+		err = fmt.Errorf("the limit of descriptors is below %d; raise it with ulimit -n", exeMinFD+1)
 	}
+	_ = self.exe.Close()
 	if err != nil {
+		self.exe = nil
+		self.Close()
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "nsinit"), nil
+	self.exe = os.NewFile(uintptr(fd), "nsinit")
+	return self, nil
+}
+
+// A selfExe is the protected copy, open. To close the mount that it lies in takes the kernel a third of a
+// millisecond, and has time until the child runs.
+type selfExe struct{ exe, mount *os.File }
+
+// path is where to execute it.
+func (s *selfExe) path() string { return fmt.Sprintf("/proc/self/fd/%d", s.exe.Fd()) }
+
+// Close closes it.
+func (s *selfExe) Close() {
+	_ = s.exe.Close()
+	_ = s.mount.Close()
 }
 
 // sealedArgv0 says that this process is executed from the protected copy. It is no environment variable, which a
@@ -57,12 +74,12 @@ func (r *Runtime) sealSelf() error {
 		return err
 	}
 	args := append([]string{sealedArgv0}, os.Args[1:]...)
-	return fmt.Errorf("nsinit once more: %w", syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), args, os.Environ()))
+	return fmt.Errorf("nsinit once more: %w", syscall.Exec(exe.path(), args, os.Environ()))
 }
 
 // overlaySelf opens the binary through a detached overlay of its directory over scratch, an empty directory: an
 // overlay without an upper layer needs two lower ones.
-func overlaySelf(scratch string) (*os.File, error) {
+func overlaySelf(scratch string) (*selfExe, error) {
 	if !tryOverlay {
 		return nil, errors.New("overlay: not wanted")
 	}
@@ -79,18 +96,19 @@ func overlaySelf(scratch string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer mount.Close()
+	self := &selfExe{mount: mount}
 	fd, err := unix.Openat(int(mount.Fd()), filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
+		self.Close()
 		return nil, fmt.Errorf("overlay: %w", err)
 	}
-	exe := os.NewFile(uintptr(fd), path)
+	self.exe = os.NewFile(uintptr(fd), path)
 	// The file may have been replaced since this process was started.
-	if err := sameFile(exe); err != nil {
-		_ = exe.Close()
+	if err := sameFile(self.exe); err != nil {
+		self.Close()
 		return nil, err
 	}
-	return exe, nil
+	return self, nil
 }
 
 func overlayOf(dir *os.File, scratch string) (*os.File, error) {

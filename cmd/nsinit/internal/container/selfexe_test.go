@@ -20,11 +20,12 @@ func TestSelfCannotBeWritten(t *testing.T) {
 		t.Run(fmt.Sprintf("overlay=%v", overlay), func(t *testing.T) {
 			tryOverlay = overlay
 			defer func() { tryOverlay = true }()
-			exe, err := openSelf(t.TempDir())
+			self, err := openSelf(t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer exe.Close()
+			defer self.Close()
+			exe := self.exe
 			if exe.Fd() < exeMinFD {
 				t.Errorf("descriptor %d would be in the child's way", exe.Fd())
 			}

@@ -30,9 +30,31 @@ type signalRelay struct {
 // what it doesn't handle (pid_namespaces(7)).
 const insist = 3
 
+// caughtSignals are signals that are caught, or soon will be.
+type caughtSignals struct {
+	ch  chan os.Signal
+	all chan struct{} // closed when they are
+}
+
+// CatchSignals begins to catch the signals that Run passes on; Run does it if nobody has. The Go runtime switches
+// threads several times for each of them, which costs two milliseconds: called early, they pass beside other work.
+func (r *Runtime) CatchSignals() {
+	if r.caught != nil {
+		return
+	}
+	s := &caughtSignals{ch: make(chan os.Signal, 64), all: make(chan struct{})}
+	r.caught = s
+	go func() {
+		notify(s.ch)
+		close(s.all)
+	}()
+}
+
+// relaySignals returns when all of commonSignals are caught.
 func relaySignals(h *host) *signalRelay {
-	r := &signalRelay{h: h, ch: make(chan os.Signal, 64)}
-	notify(r.ch)
+	h.CatchSignals()
+	<-h.caught.all
+	r := &signalRelay{h: h, ch: h.caught.ch}
 	go r.relay()
 	return r
 }
