@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/syndtr/gocapability/capability"
@@ -108,7 +109,7 @@ func DefaultCapabilities() []string { return defaultCaps.names() }
 // "Everything" is what the calling thread's own bounding set has, and a default that it lacks is left
 // out; a single name that it lacks, or that the running kernel doesn't know, is an error.
 func Capabilities(add, drop []string, privileged bool) (*specs.LinuxCapabilities, error) {
-	ours, last, err := boundingSet()
+	ours, last, err := ownBounding()
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +126,7 @@ func baseCaps(privileged bool, ours capMask) capMask {
 // ChangeCapabilities is Capabilities for a further program in a container: base, the container's bounding set, stands in the
 // place of the default.
 func ChangeCapabilities(base, add, drop []string) (*specs.LinuxCapabilities, error) {
-	ours, last, err := boundingSet()
+	ours, last, err := ownBounding()
 	if err != nil {
 		return nil, err
 	}
@@ -200,10 +201,24 @@ func boundingSet() (m capMask, last capability.Cap, err error) {
 	return m, 63, nil
 }
 
+// own is the bounding set that the process was started with: what it can give. Read once, for it takes a system call
+// a capability.
+var own struct {
+	once sync.Once
+	set  capMask
+	last capability.Cap
+	err  error
+}
+
+func ownBounding() (capMask, capability.Cap, error) {
+	own.once.Do(func() { own.set, own.last, own.err = boundingSet() })
+	return own.set, own.last, own.err
+}
+
 // CheckCapabilities checks sets that are written in a specification, against each other and against
 // what the calling thread could give. It changes nothing.
 func CheckCapabilities(c *specs.LinuxCapabilities) error {
-	ours, last, err := boundingSet()
+	ours, last, err := ownBounding()
 	if err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func CheckRlimits(limits []specs.POSIXRlimit) error {
 // rlimitRefused says why the kernel will refuse, or has refused, l with EPERM (setrlimit(2)); nil if nothing
 // speaks against it.
 func rlimitRefused(l specs.POSIXRlimit) error {
-	if most, ok := nrOpen(); ok && l.Type == "RLIMIT_NOFILE" && l.Hard > most {
+	if most, ok := nrOpen(l); ok && l.Hard > most {
 		return fmt.Errorf("rlimit: %s: hard limit %s is above the kernel's fs.nr_open of %d; lower it, or raise the sysctl", l.Type, limitText(l.Hard), most)
 	}
 	number, _ := rlimitNumber(l.Type)
@@ -161,8 +161,11 @@ func rlimitRefused(l specs.POSIXRlimit) error {
 		l.Type, limitText(l.Hard), limitText(now.Max))
 }
 
-// nrOpen reads the sysctl; not where /proc isn't there.
-func nrOpen() (uint64, bool) {
+// nrOpen reads the sysctl that is the most for l; not where it has none, or /proc isn't there.
+func nrOpen(l specs.POSIXRlimit) (uint64, bool) {
+	if l.Type != "RLIMIT_NOFILE" {
+		return 0, false
+	}
 	b, err := os.ReadFile("/proc/sys/fs/nr_open")
 	if err != nil {
 		return 0, false

@@ -65,7 +65,7 @@ func TestParseUlimit(t *testing.T) {
 
 func TestCheckRlimits(t *testing.T) {
 	t.Parallel()
-	most, ok := nrOpen()
+	most, ok := nrOpen(specs.POSIXRlimit{Type: "RLIMIT_NOFILE"})
 	if !ok {
 		t.Fatal("no fs.nr_open")
 	}

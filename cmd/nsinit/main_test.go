@@ -3,15 +3,27 @@ package main
 import (
 	"errors"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// Variables are initialised before the first init is run.
+var _ = func() bool {
+	underTest = true
+	return true
+}()
+
 // The scripts run the test binary under the name of the command: no build, and
 // coverage counts.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"nsinit": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"nsinit": func() {
+		runtime.LockOSThread() // as init is
+		main()
+	}})
+}
 
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{

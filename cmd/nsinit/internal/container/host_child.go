@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -59,9 +58,6 @@ func (h *host) startChild() error {
 	}
 	h.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	h.signals.watch(h.pidfd)
-	// The thread that the child's life hangs on is the main one, which never ends: what follows
-	// may run on any.
-	runtime.UnlockOSThread()
 	return nil
 }
 

@@ -167,7 +167,7 @@ func (c *record) save() error {
 // journal appends o to the objects at path before it is made. One write(2) on O_APPEND: a line that is
 // torn by a kill is of an object that was never made.
 func journal(path string, o netsetup.Object) error {
-	line, err := json.Marshal(o)
+	line, err := encodeObject(o)
 	if err != nil {
 		return err
 	}
@@ -180,6 +180,34 @@ func journal(path string, o netsetup.Object) error {
 		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
 	}
 	return nil
+}
+
+// encodeObject is json.Marshal for an object of plain strings, without what that package has to learn of a type first:
+// the cgroup is recorded before the init can be started.
+func encodeObject(o netsetup.Object) ([]byte, error) {
+	line := []byte("{")
+	for _, field := range []struct{ name, value string }{
+		{"kind", o.Kind}, {"network", o.Network}, {"name", o.Name}, {"owner", o.Owner}, {"dir", o.Dir}, {"ifName", o.IfName}, {"was", o.Was},
+	} {
+		if !plainJSON(field.value) {
+			return json.Marshal(o)
+		}
+		if field.value != "" {
+			line = append(append(append(append(line, '"'), field.name...), `":"`...), field.value...)
+			line = append(line, `",`...)
+		}
+	}
+	return append(bytes.TrimSuffix(line, []byte(",")), '}'), nil
+}
+
+// plainJSON tells whether s stands for itself between the quotes of a JSON string.
+func plainJSON(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // journal records an object of the container's own.

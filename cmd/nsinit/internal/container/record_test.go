@@ -1,10 +1,12 @@
 package container
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -12,6 +14,30 @@ import (
 	"github.com/nsinit/nsinit/netsetup"
 	"golang.org/x/sys/unix"
 )
+
+// TestEncodeObject holds the journal's own encoder to encoding/json, with a field of the type that it doesn't know too.
+func TestEncodeObject(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "plain /sys/fs/cgroup/x", "quote\"", "back\\slash", "naïve", "control\n", "<&>"} {
+		var o netsetup.Object
+		v := reflect.ValueOf(&o).Elem()
+		for i := range v.NumField() {
+			if f := v.Field(i); f.Kind() == reflect.String {
+				f.SetString(text)
+			} else {
+				t.Errorf("field %s isn't a string: encodeObject has to learn it", v.Type().Field(i).Name)
+			}
+		}
+		line, err := encodeObject(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back netsetup.Object
+		if err := json.Unmarshal(line, &back); err != nil || back != o {
+			t.Errorf("%s: %+v, %v", line, back, err)
+		}
+	}
+}
 
 func testRuntime(t *testing.T) *Runtime {
 	t.Helper()
