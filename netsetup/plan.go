@@ -43,6 +43,17 @@ func (r *Request) where() string {
 	return "network " + strconv.Quote(r.Strategy)
 }
 
+// fileName names the file that r's network is written in, as a confReader does.
+func (r *Request) fileName() string {
+	switch {
+	case r.Network == nil:
+		return r.where()
+	case r.Network.Source == "":
+		return "network " + r.Network.Name
+	}
+	return r.Network.Source
+}
+
 // checkAlone refuses another network beside a namespace that is joined, the
 // host's, or none: such a namespace is left as it is.
 func checkAlone(reqs []Request) error {
