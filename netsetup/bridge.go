@@ -26,11 +26,10 @@ func (bridge) Plan(r Request) (Plan, error) {
 	}
 	p.ForceAddress, p.Hairpin, p.Promiscuous = conf.forceAddress, conf.hairpin, conf.promiscuous
 	if bad := CheckIfName(p.Bridge); bad != nil {
-		err = errors.Join(err, faultf(r.where()+": bridge", p.Bridge, "%w", bad))
+		err = errors.Join(err, faultf(r.fileName()+": plugins[0].bridge", p.Bridge, "%w", bad))
 	}
 	if p.Hairpin && p.Promiscuous {
-		err = errors.Join(err, fmt.Errorf("%s: hairpinMode and promiscMode exclude each other; one of them",
-			r.where()))
+		err = errors.Join(err, fmt.Errorf("%s: plugins[0].hairpinMode: excludes promiscMode; one of them", r.fileName()))
 	}
 	return p, errors.Join(err, faults)
 }

@@ -93,7 +93,7 @@ func (h *Host) checkPtp(c *comparison, a Attachment) error {
 	if err != nil || !ok {
 		return err
 	}
-	have, err := h.c.routes(end.index)
+	have, err := h.c.routes(end.index, 0)
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.HostIf, err)
 	}
@@ -142,15 +142,29 @@ func (in *Inside) check(c *comparison, a Attachment) error {
 	if err := in.checkAddrs(c, l.index, a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
-	have, err := in.c.routes(l.index)
-	if err != nil {
+	if err := in.checkRoutes(c, l.index, a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
+	return nil
+}
+
+// checkRoutes compares table by table; most attachments have one.
+func (in *Inside) checkRoutes(c *comparison, index int, a Attachment) error {
+	wanted := make(map[int][]fibRoute)
 	for _, gw := range a.Gateways {
-		c.route(a.IfName, fibRoute{dst: defaultRoute(gw), via: gw, index: l.index}, have)
+		wanted[0] = append(wanted[0], fibRoute{dst: defaultRoute(gw), via: gw, index: index})
 	}
 	for _, r := range a.Routes {
-		c.route(a.IfName, inner(l.index, r, a), have)
+		wanted[r.Table] = append(wanted[r.Table], inner(index, r, a))
+	}
+	for table, routes := range wanted {
+		have, err := in.c.routes(index, table)
+		if err != nil {
+			return err
+		}
+		for _, want := range routes {
+			c.route(a.IfName, want, have)
+		}
 	}
 	return nil
 }
@@ -198,7 +212,7 @@ func (c *comparison) route(ifName string, want fibRoute, have []fibRoute) {
 		if got.dst != want.dst {
 			continue
 		}
-		if got.via == want.via && (want.metric == 0 || got.metric == want.metric) && (want.mtu == 0 || got.mtu == want.mtu) {
+		if want.heldBy(got) {
 			return
 		}
 		others = append(others, got.String())
@@ -207,4 +221,11 @@ func (c *comparison) route(ifName string, want fibRoute, have []fibRoute) {
 		others = []string{"none"}
 	}
 	c.differ(ifName+": route", want.String(), strings.Join(others, ", "))
+}
+
+// heldBy says whether got is what the kernel made of r, which leaves to it what is 0.
+func (r fibRoute) heldBy(got fibRoute) bool {
+	same := func(want, got int) bool { return want == 0 || want == got }
+	return got.via == r.via && got.scope == r.scope && same(r.metric, got.metric) &&
+		same(r.mtu, got.mtu) && same(r.advMSS, got.advMSS)
 }

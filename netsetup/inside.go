@@ -167,7 +167,7 @@ func (in *Inside) awaitDAD(index int) error {
 func (in *Inside) addRoutes(index int, a Attachment) error {
 	for _, r := range a.Routes {
 		if !r.Gateway.IsValid() {
-			if err := in.c.addRoute(inner(index, r, a)); err != nil {
+			if err := in.c.addFurtherRoute(inner(index, r, a)); err != nil {
 				return err
 			}
 		}
@@ -179,7 +179,7 @@ func (in *Inside) addRoutes(index int, a Attachment) error {
 	}
 	for _, r := range a.Routes {
 		if r.Gateway.IsValid() {
-			if err := in.c.addRoute(inner(index, r, a)); err != nil {
+			if err := in.c.addFurtherRoute(inner(index, r, a)); err != nil {
 				return err
 			}
 		}
@@ -191,9 +191,13 @@ func (in *Inside) addRoutes(index int, a Attachment) error {
 func inner(index int, r Route, a Attachment) fibRoute {
 	f := fibRoute{
 		dst: r.Dst, via: r.Gateway, index: index,
-		onLink: r.OnLink, mtu: r.MTU, metric: r.Metric,
+		onLink: r.OnLink, mtu: r.MTU, metric: r.Metric, advMSS: r.AdvMSS, table: r.Table,
 	}
-	if !r.Gateway.IsValid() && r.Dst.Addr().Is4() {
+	switch {
+	case !r.Dst.Addr().Is4(): // IPv6 has none
+	case r.Scope != 0:
+		f.scope = uint8(r.Scope)
+	case !r.Gateway.IsValid():
 		f.scope = unix.RT_SCOPE_LINK
 	}
 	if a.Strategy == "ptp" {

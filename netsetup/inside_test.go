@@ -88,6 +88,10 @@ func TestArrived(t *testing.T) {
 					{Dst: netip.MustParsePrefix("10.8.0.0/16")},
 					{Dst: netip.MustParsePrefix("10.9.0.0/16"), Gateway: netip.MustParseAddr("192.0.2.7"), OnLink: true},
 					{Dst: netip.MustParsePrefix("10.6.0.0/16"), Gateway: netip.MustParseAddr("fd00:1::9")},
+					{Dst: netip.MustParsePrefix("10.5.0.0/16"), Gateway: netip.MustParseAddr("10.1.0.9"), Table: 1000, AdvMSS: 1200},
+					{Dst: netip.MustParsePrefix("10.4.0.0/16"), Table: 7, Scope: 254},
+					{Dst: netip.MustParsePrefix("fd00:9::/64"), Gateway: netip.MustParseAddr("fd00:1::8")},
+					{Dst: netip.MustParsePrefix("fd00:9::/64"), Gateway: netip.MustParseAddr("fd00:1::9")},
 				},
 			}
 			if err := c.configure(a); err != nil {
@@ -98,10 +102,12 @@ func TestArrived(t *testing.T) {
 			l := c.Link(t, "net1")
 			wantEqual(t, "MTU and MAC", fmt.Sprint(l.MTU, " ", l.Address), "1400 02:00:00:00:00:07")
 			wantEqual(t, "differences", fmt.Sprint(c.check(t, host, a)), "[]")
-			v4 := c.Run(t, "ip", "-4", "route").Stdout
+			v4 := c.Run(t, "ip", "route", "show", "table", "all").Stdout
 			for _, part := range []string{
 				"10.7.0.0/16 via 10.1.0.9 dev net1 metric 7 mtu 1300", "10.8.0.0/16 dev net1 scope link",
 				"10.9.0.0/16 via 192.0.2.7 dev net1 onlink", "10.6.0.0/16 via inet6 fd00:1::9 dev net1",
+				"10.5.0.0/16 via 10.1.0.9 dev net1 table 1000 advmss 1200", "10.4.0.0/16 dev net1 table 7 scope host",
+				"nexthop via fd00:1::8", "nexthop via fd00:1::9",
 			} {
 				if !strings.Contains(v4, part) {
 					t.Errorf("routes lack %q:\n%s", part, v4)

@@ -21,18 +21,7 @@ type netConf struct {
 	dad          bool
 	dns          DNS
 	ipam         ipamConf
-}
-
-// An ipamConf is what stands under "ipam".
-type ipamConf struct {
-	kind       string // "host-local", "static"; "" = none
-	ranges     [][]Subnet
-	addresses  []netip.Prefix // static
-	gateways   []netip.Addr   // static: of addresses, with the same index; zero = none
-	routes     []Route
-	dataDir    string
-	resolvConf string
-	dns        DNS
+	asked        askedConf
 }
 
 // A confReader reads a plugin's object and collects its faults.
@@ -227,18 +216,20 @@ func (c *confReader) dns(to *DNS) func(string, *jsonValue) {
 }
 
 // routes reads CNI's routes. A gateway that is left out is the network's.
-func (c *confReader) routes(to *[]Route) func(string, *jsonValue) {
+func (c *confReader) routes(to *[]placedRoute) func(string, *jsonValue) {
 	return c.list(func(path string, v *jsonValue) {
-		var r Route
-		keys := []confKey{
+		r := placedRoute{place: c.where + ": " + path}
+		c.object(path, v, []confKey{
 			{"dst", c.prefix(&r.Dst)},
 			{"gw", c.addr(&r.Gateway)},
 			{"mtu", c.number(&r.MTU)},
+			{"advmss", c.number(&r.AdvMSS)},
 			{"priority", c.number(&r.Metric)},
-		}
-		c.object(path, v, append(keys, c.notYet("advmss", "table", "scope")...))
+			{"table", c.number(&r.Table)},
+			{"scope", c.number(&r.Scope)},
+		})
 		if _, ok := v.get("dst"); !ok && v.kind == '{' {
-			c.faults = append(c.faults, fmt.Errorf("%s: %s.dst: missing", c.where, path))
+			c.faults = append(c.faults, fmt.Errorf("%s: %s.dst: missing; as 10.2.0.0/16", c.where, path))
 			return
 		}
 		if r.Dst.IsValid() { // else its fault is told
@@ -254,10 +245,7 @@ func confOf(r Request, own func(*confReader, *netConf) []confKey) (netConf, erro
 	if r.Network == nil || len(r.Network.Plugins) == 0 {
 		return conf, fmt.Errorf("%s: no network given", r.where())
 	}
-	c := &confReader{where: r.Network.Source}
-	if c.where == "" {
-		c.where = "network " + r.Network.Name
-	}
+	c := &confReader{where: r.fileName()}
 	v, err := readJSON(r.Network.Plugins[0].Raw)
 	if err != nil {
 		return conf, errors.Join(append(c.faults, fmt.Errorf("%s: %w", c.where, err))...)
@@ -269,25 +257,25 @@ func confOf(r Request, own func(*confReader, *netConf) []confKey) (netConf, erro
 		{"dns", c.dns(&conf.dns)},
 		{"ipam", c.ipam(&conf.ipam)},
 		{"capabilities", c.capabilities},
+		{"args", c.args(&conf.asked)},
+		{"runtimeConfig", c.runtimeConfig(&conf.asked)},
 		{"nsinit", c.nsinitKey},
 	}...)
-	keys = append(keys, ignored("type", "name", "cniVersion")...)
-	keys = append(keys, c.notYet("args", "runtimeConfig", "prevResult")...)
+	keys = append(keys, ignored("type", "name", "cniVersion", "prevResult")...)
 	c.object("plugins[0]", &v, keys)
+	c.environment(r.Runtime.Args, &conf.asked)
+	conf.ipam.versionLimit(c, r.Network.CNIVersion)
 	return conf, errors.Join(c.faults...)
 }
 
-// masqBackend: a table of nsinit's own over nftables, whatever the plugins would use.
+// masqBackend takes the plugins' words. Both mean nsinit's own table in nftables:
+// what a packet meets is the same, and nsinit runs no iptables.
 func (c *confReader) masqBackend(path string, v *jsonValue) {
-	if v.kind != 'n' && v.text != "nftables" {
-		c.faultf(path, v.text, `nsinit masquerades by nftables; "nftables", or leave it out`)
+	if v.kind != '"' {
+		c.kind(path, v, "a string")
+	} else if v.text != "nftables" && v.text != "iptables" {
+		c.faultf(path, v.text, `unknown; "nftables" or "iptables"%s`, didYouMean(v.text, []string{"nftables", "iptables"}))
 	}
-}
-
-// capabilities says what a runtime may pass in. nsinit passes these anyway.
-func (c *confReader) capabilities(path string, v *jsonValue) {
-	keys := ignored("ips", "mac")
-	c.object(path, v, append(keys, c.notYet("portMappings", "bandwidth", "ipRanges", "dns", "aliases", "infinibandGUID", "deviceID", "cgroupPath")...))
 }
 
 // nsinitKey is nsinit's own key: who runs the plugin.

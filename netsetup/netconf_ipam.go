@@ -6,6 +6,32 @@ import (
 	"path/filepath"
 )
 
+// An ipamConf is what stands under "ipam".
+type ipamConf struct {
+	kind       string // "host-local", "static"; "" = none
+	sets       []poolSet
+	addresses  []netip.Prefix // static
+	gateways   []netip.Addr   // static: of addresses, with the same index; zero = none
+	listed     bool           // static: the file has addresses, though perhaps with faults
+	routes     []placedRoute
+	dataDir    string
+	resolvConf string
+	dns        DNS
+}
+
+// A poolSet gives one address, from the first of its pools that has one left.
+type poolSet []placedPool
+
+type placedPool struct {
+	Subnet
+	place string // where it was written, for errors
+}
+
+type placedRoute struct {
+	Route
+	place string
+}
+
 // ipam reads what stands under "ipam": how the container gets its addresses.
 func (c *confReader) ipam(to *ipamConf) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
@@ -38,17 +64,21 @@ func (c *confReader) ipam(to *ipamConf) func(string, *jsonValue) {
 }
 
 // hostLocal reads pools: in "ranges", or one of the old form in the object itself.
+// There may be none, if the container brings its own (ipRanges): see checkPools.
 func (c *confReader) hostLocal(path string, v *jsonValue, to *ipamConf, keys []confKey) {
-	var old Subnet
-	keys = append(keys, c.pool(&old)...)
+	old := placedPool{place: c.where + ": " + path}
+	keys = append(keys, c.pool(&old.Subnet)...)
 	keys = append(keys, confKey{"dataDir", c.absolute(&to.dataDir)}, confKey{"resolvConf", c.absolute(&to.resolvConf)},
-		confKey{"ranges", c.list(c.rangeSet(&to.ranges))})
+		confKey{"ranges", c.list(c.rangeSet(&to.sets))})
 	c.object(path, v, keys)
 	if _, ok := v.get("subnet"); ok {
-		c.checkPool(path, old)
-		to.ranges = append([][]Subnet{{old}}, to.ranges...)
-	} else if len(to.ranges) == 0 {
-		c.faults = append(c.faults, fmt.Errorf("%s: %s.ranges: missing; [[{\"subnet\": \"10.1.0.0/24\"}]] is one", c.where, path))
+		to.sets = append([]poolSet{{old}}, to.sets...)
+		return
+	}
+	for _, key := range []string{"rangeStart", "rangeEnd", "gateway"} {
+		if _, ok := v.get(key); ok {
+			c.faults = append(c.faults, fmt.Errorf("%s: %s.%s: without a subnet; add \"subnet\", or put it into the pool of ranges that it is meant for", c.where, path, key))
+		}
 	}
 }
 
@@ -61,34 +91,23 @@ func (c *confReader) pool(to *Subnet) []confKey {
 	}
 }
 
-// rangeSet reads one set: the container gets one address of it.
-func (c *confReader) rangeSet(to *[][]Subnet) func(string, *jsonValue) {
+// rangeSet reads one set.
+func (c *confReader) rangeSet(to *[]poolSet) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
-		var set []Subnet
+		var set poolSet
+		before := len(c.faults)
 		c.list(func(path string, v *jsonValue) {
-			var s Subnet
-			c.object(path, v, c.pool(&s))
-			c.checkPool(path, s)
-			set = append(set, s)
+			p := placedPool{place: c.where + ": " + path}
+			c.object(path, v, c.pool(&p.Subnet))
+			if _, ok := v.get("subnet"); !ok && v.kind == '{' {
+				c.faults = append(c.faults, fmt.Errorf("%s.subnet: missing; as 10.1.0.0/24", p.place))
+			}
+			set = append(set, p)
 		})(path, v)
-		switch {
-		case len(set) == 0:
-			c.faults = append(c.faults, fmt.Errorf("%s: %s: no pool in this set", c.where, path))
-		case len(set) > 1:
-			c.faults = append(c.faults, fmt.Errorf(
-				"%s: %s: several pools in one set are not supported yet; one pool a set gives the container an address of each", c.where, path))
-		default:
-			*to = append(*to, set)
+		if len(set) == 0 && len(c.faults) == before {
+			c.faults = append(c.faults, fmt.Errorf("%s: %s: no pool in this set; [{\"subnet\": \"10.1.0.0/24\"}] is one", c.where, path))
 		}
-	}
-}
-
-func (c *confReader) checkPool(path string, s Subnet) {
-	if !s.Prefix.IsValid() {
-		return // missing or no prefix: told, or told here
-	}
-	if err := CheckSubnet(s); err != nil {
-		c.faultf(path+".subnet", s.Prefix.String(), "%w", err)
+		*to = append(*to, set)
 	}
 }
 
@@ -98,12 +117,13 @@ func (c *confReader) static(path string, v *jsonValue, to *ipamConf, keys []conf
 		var a netip.Prefix
 		var gw netip.Addr
 		var version string
+		to.listed = true
 		c.object(path, v, []confKey{
 			{"address", c.prefix(&a)}, {"gateway", c.addr(&gw)}, {"version", c.text(&version)},
 		})
 		if !a.IsValid() {
-			if _, ok := v.get("address"); !ok {
-				c.faults = append(c.faults, fmt.Errorf("%s: %s.address: missing", c.where, path))
+			if _, ok := v.get("address"); !ok && v.kind == '{' {
+				c.faults = append(c.faults, fmt.Errorf("%s: %s.address: missing; as 10.1.0.2/24", c.where, path))
 			}
 			return
 		}
@@ -113,12 +133,39 @@ func (c *confReader) static(path string, v *jsonValue, to *ipamConf, keys []conf
 	c.object(path, v, keys)
 }
 
+// versionLimit refuses what results of CNI before 0.3.0 have no place for: a second
+// address of a family.
+func (conf *ipamConf) versionLimit(c *confReader, version string) {
+	if version != "0.1.0" && version != "0.2.0" {
+		return
+	}
+	var v4, v6 int
+	count := func(a netip.Addr) {
+		if a.Is4() {
+			v4++
+		} else {
+			v6++
+		}
+	}
+	for _, set := range conf.sets {
+		if len(set) > 0 && set[0].Prefix.IsValid() {
+			count(set[0].Prefix.Addr())
+		}
+	}
+	for _, a := range conf.addresses {
+		count(a.Addr())
+	}
+	if v4 > 1 || v6 > 1 {
+		c.faultf("cniVersion", version, "has one address a family, and the network gives more; \"0.3.1\" or later")
+	}
+}
+
 // absolute reads a path of the host.
 func (c *confReader) absolute(to *string) func(string, *jsonValue) {
 	return func(path string, v *jsonValue) {
 		c.text(to)(path, v)
 		if v.kind == '"' && v.text != "" && !filepath.IsAbs(v.text) {
-			c.faultf(path, v.text, "not an absolute path")
+			c.faultf(path, v.text, "not an absolute path; write it from / on")
 		}
 	}
 }

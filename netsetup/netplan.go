@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // planNet makes the plan of an interface of its own from what its network says and
@@ -12,9 +14,10 @@ import (
 func planNet(r Request, conf netConf) (Plan, error) {
 	p := Plan{
 		Request: r, IPAM: conf.ipam.kind, DataDir: conf.ipam.dataDir, ResolvConf: conf.ipam.resolvConf,
-		Masquerade: conf.ipMasq, Gateway: conf.isGateway || conf.isDefault, DAD: conf.dad,
+		Masquerade: conf.ipMasq && conf.ipam.kind != "", Gateway: conf.isGateway || conf.isDefault, DAD: conf.dad,
 		DNS: conf.dns,
 	}
+	p.IPs = slices.Clone(r.IPs)
 	if p.DNS.isZero() {
 		p.DNS = conf.ipam.dns
 	}
@@ -22,34 +25,72 @@ func planNet(r Request, conf netConf) (Plan, error) {
 		p.MTU = conf.mtu
 	}
 	p.UplinkMTU = p.MTU == 0
-	for _, set := range conf.ipam.ranges {
-		p.Subnets = append(p.Subnets, set...)
+	f := requestFaults{where: r.where()}
+	if conf.ipam.kind == "host-local" {
+		sets := slices.Concat(requestedSets(r), conf.asked.ranges, conf.ipam.sets)
+		p.takePools(sets)
+		f.faults = append(f.faults, checkPools(r.fileName(), sets))
 	}
-	p.takeStatic(conf.ipam)
-	p.Routes = slices.Concat(conf.ipam.routes, r.Routes)
+	f.faults = append(f.faults, p.takeAsked(conf))
 	v4, v6 := p.families()
 	p.NoIPv6 = v4 && !v6
+	p.takeRoutes(conf.ipam.routes, &f)
 	if conf.isDefault {
 		p.addDefaults(v4, v6)
 	}
-	f := requestFaults{where: r.where()}
+	f.places, f.macPlace = conf.asked.places(), conf.asked.macPlace
+	if r.MAC != "" {
+		f.macPlace = ""
+	}
+	if r.MTU == 0 && conf.mtu != 0 {
+		f.mtuPlace = r.fileName() + ": plugins[0].mtu"
+	}
 	f.check(p, v6)
 	return p, errors.Join(f.faults...)
 }
 
-func (d DNS) isZero() bool {
-	return len(d.Nameservers) == 0 && d.Domain == "" && len(d.Search) == 0 && len(d.Options) == 0
+// takeRoutes adds the network's routes before those that the request wants, unless it
+// has one to the same destination.
+func (p *Plan) takeRoutes(routes []placedRoute, f *requestFaults) {
+	asked := p.Routes
+	p.Routes = nil
+	for _, r := range routes {
+		err := checkRoute(r.Route)
+		if err == nil {
+			err = p.checkFamily(r.Dst.Addr())
+		}
+		if err == nil && slices.Contains(p.Routes, r.Route) {
+			err = errors.New("given twice; leave one out")
+		}
+		if err != nil {
+			f.faults = append(f.faults, faultf(r.place+".dst", r.Dst.String(), "%w", err))
+			continue
+		}
+		same := func(a Route) bool { return a.Dst == r.Dst && a.Table == r.Table && a.Metric == r.Metric }
+		if !slices.ContainsFunc(asked, same) {
+			p.Routes = append(p.Routes, r.Route)
+		}
+	}
+	for _, r := range asked {
+		err := checkRoute(r)
+		if err == nil {
+			err = p.checkFamily(r.Dst.Addr())
+		}
+		f.add("route", r.Dst.String(), err)
+	}
+	p.Routes = append(p.Routes, asked...)
 }
 
-// takeStatic takes the addresses that the configuration writes down, unless r asks
-// for others. Each one's subnet counts as a pool, for its gateway.
-func (p *Plan) takeStatic(conf ipamConf) {
-	for i, a := range conf.addresses {
-		p.Subnets = append(p.Subnets, Subnet{Prefix: a.Masked(), Gateway: conf.gateways[i]})
+// checkFamily refuses an IPv6 destination where the interface will have no IPv6.
+func (p *Plan) checkFamily(dst netip.Addr) error {
+	if dst.Is6() && p.NoIPv6 {
+		return errors.New("the network gives no IPv6 address, so that its interfaces have no IPv6; add a pool or an address, or leave the route out")
 	}
-	if len(p.IPs) == 0 {
-		p.IPs = slices.Clone(conf.addresses)
-	}
+	return nil
+}
+
+func (d DNS) isZero() bool {
+	return len(d.Nameservers) == 0 && d.Domain == "" && len(d.Search) == 0 && len(d.Options) == 0
 }
 
 // families says of which families the interface gets addresses.
@@ -74,7 +115,7 @@ func (p *Plan) addDefaults(v4, v6 bool) {
 		yes bool
 		dst netip.Prefix
 	}{{v4, defaultRoute(netip.IPv4Unspecified())}, {v6, defaultRoute(netip.IPv6Unspecified())}} {
-		if want.yes && !slices.ContainsFunc(p.Routes, func(r Route) bool { return r.Dst == want.dst }) {
+		if want.yes && !slices.ContainsFunc(p.Routes, func(r Route) bool { return r.Dst == want.dst && r.Table == 0 }) {
 			p.Routes = append(p.Routes, Route{Dst: want.dst})
 		}
 	}
@@ -84,6 +125,20 @@ func (p *Plan) addDefaults(v4, v6 bool) {
 type requestFaults struct {
 	where  string
 	faults []error
+
+	// Where values were written that aren't the request's own; "" = they are.
+	places             map[netip.Addr]string
+	mtuPlace, macPlace string
+}
+
+// addAt is add for a value that was perhaps written elsewhere.
+func (f *requestFaults) addAt(place, what, value string, err error) {
+	switch {
+	case err != nil && place != "":
+		f.faults = append(f.faults, faultf(place, value, "%w", err))
+	default:
+		f.add(what, value, err)
+	}
 }
 
 func (f *requestFaults) add(what, value string, err error) {
@@ -96,61 +151,48 @@ func (f *requestFaults) check(p Plan, v6 bool) {
 	if p.IfName != "" {
 		f.add("interface name", p.IfName, CheckIfName(p.IfName))
 	}
-	f.add("mtu", fmt.Sprint(p.MTU), CheckMTU(p.MTU, v6))
+	f.addAt(f.mtuPlace, "mtu", fmt.Sprint(p.MTU), CheckMTU(p.MTU, v6))
 	if p.MAC != "" {
 		_, err := ParseMAC(p.MAC)
-		f.add("mac", p.MAC, err)
+		f.addAt(f.macPlace, "mac", p.MAC, err)
 	}
 	if p.IPAM == "" && len(p.IPs) > 0 {
-		f.add("ip", p.IPs[0].String(), errors.New("the network gives no addresses; set its ipam to static or host-local"))
+		f.addIP(p.IPs[0], errors.New("the network gives no addresses; set its ipam to static or host-local"))
 	}
 	f.addresses(p)
 	f.gateways(p)
-	for _, r := range p.Routes {
-		f.add("route", r.Dst.String(), checkRoute(r))
+}
+
+// addIP names an address by the place where it was written.
+func (f *requestFaults) addIP(a netip.Prefix, err error) {
+	value := a.String()
+	if a.Bits() < 0 {
+		value = a.Addr().String()
 	}
+	f.addAt(f.places[a.Addr()], "ip", value, err)
 }
 
 func (f *requestFaults) addresses(p Plan) {
+	taken := make(map[int]netip.Addr) // by set
 	for i, a := range p.IPs {
-		value := a.String()
-		if a.Bits() < 0 {
-			value = a.Addr().String()
-		}
 		err := CheckAddress(a)
-		if err == nil && p.IPAM == "host-local" {
-			err = inPool(a, p.Subnets)
+		if err == nil && p.IPAM == "static" && a.Bits() < 0 {
+			err = errors.New("no prefix length, and no pool that has one; write it behind the address, as /24")
 		}
-		f.add("ip", value, err)
-		if p.IPAM == "static" && a.Bits() < 0 {
-			f.add("ip", value, errors.New("no prefix length, and no pool that has one; write it behind the address, as /24"))
+		twice := slices.ContainsFunc(p.IPs[:i], func(b netip.Prefix) bool { return b.Addr() == a.Addr() })
+		if err == nil && twice {
+			err = errors.New("given twice; leave one out")
 		}
-		for _, before := range p.IPs[:i] {
-			if before.Addr() == a.Addr() {
-				f.add("ip", value, errors.New("given twice"))
+		if err == nil && p.IPAM == "host-local" && len(p.Subnets) > 0 {
+			var set int
+			if set, err = poolOf(a, p.Subnets); err == nil && taken[set].IsValid() {
+				err = fmt.Errorf("%s is asked for already, and one set of pools gives one address; leave one out", taken[set])
+			} else if err == nil {
+				taken[set] = a.Addr()
 			}
 		}
+		f.addIP(a, err)
 	}
-}
-
-// inPool says why a can't come from pools: none has it, or with another prefix
-// length.
-func inPool(a netip.Prefix, pools []Subnet) error {
-	var all []string
-	for _, s := range pools {
-		all = append(all, s.Prefix.String())
-		if !s.Prefix.Contains(a.Addr()) {
-			continue
-		}
-		if a.Bits() >= 0 && a.Bits() != s.Prefix.Bits() {
-			return fmt.Errorf("its subnet is %s; write %s/%d", s.Prefix, a.Addr(), s.Prefix.Bits())
-		}
-		if a.Addr() == s.gateway() {
-			return errors.New("the network's gateway has it; another one")
-		}
-		return checkHost(s.Prefix, a.Addr())
-	}
-	return fmt.Errorf("outside of the network's subnets %v; an address inside", all)
 }
 
 // gateway returns the pool's gateway: its first address if none is given.
@@ -189,8 +231,17 @@ func checkRoute(r Route) error {
 		return fmt.Errorf("gateway %s is of another family", r.Gateway)
 	case r.MTU < 0 || r.MTU > maxMTU:
 		return fmt.Errorf("mtu %d out of range; 0 to %d", r.MTU, maxMTU)
-	case r.Metric < 0 || r.Metric > 1<<31-1:
-		return fmt.Errorf("metric %d out of range; 0 to %d", r.Metric, 1<<31-1)
+	}
+	for _, n := range []struct {
+		name        string
+		value, most int
+	}{{"priority", r.Metric, 1<<31 - 1}, {"advmss", r.AdvMSS, maxMTU}, {"table", r.Table, 1<<31 - 1}, {"scope", r.Scope, 255}} {
+		if n.value < 0 || n.value > n.most {
+			return fmt.Errorf("%s %d out of range; 0 to %d", n.name, n.value, n.most)
+		}
+	}
+	if r.Scope >= unix.RT_SCOPE_LINK && r.Gateway.IsValid() {
+		return fmt.Errorf("scope %d is that of a route on the link, and it has a gateway; one of them", r.Scope)
 	}
 	return nil
 }
@@ -250,16 +301,20 @@ func (a Attachment) checkMTU() error {
 func (p *Plan) routesInside(addrs []netip.Prefix, gateways []netip.Addr) (defaults []netip.Addr, routes []Route) {
 	defaults = slices.Clone(p.Gateways)
 	for _, r := range p.Routes {
-		if !r.Gateway.IsValid() {
+		if !r.Gateway.IsValid() && r.Scope < unix.RT_SCOPE_LINK {
 			r.Gateway = p.gatewayOf(r.Dst.Addr(), addrs, gateways)
 		}
-		plain := r.Dst.Bits() == 0 && r.MTU == 0 && r.Metric == 0
+		plain := r == Route{Dst: defaultRoute(r.Dst.Addr()), Gateway: r.Gateway}
 		if !plain || !r.Gateway.IsValid() || r.Gateway.Is4() != r.Dst.Addr().Is4() {
 			routes = append(routes, r)
 			continue
 		}
-		if !slices.ContainsFunc(defaults, func(gw netip.Addr) bool { return gw.Is4() == r.Gateway.Is4() }) {
+		family := func(gw netip.Addr) bool { return gw.Is4() == r.Gateway.Is4() }
+		switch {
+		case !slices.ContainsFunc(defaults, family):
 			defaults = append(defaults, r.Gateway)
+		case !slices.Contains(defaults, r.Gateway) && !slices.ContainsFunc(p.Gateways, family):
+			routes = append(routes, r) // a second one beside the first
 		}
 	}
 	return defaults, routes

@@ -30,7 +30,7 @@ func TestPlanBridge(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantEqual(t, "gateways", fmt.Sprint(a.Gateways), "[10.1.0.254]")
-	wantEqual(t, "routes", fmt.Sprint(a.Routes), "[{10.9.0.0/16 10.1.0.9 false 1300 5}]")
+	wantEqual(t, "routes", fmt.Sprint(a.Routes), "[{10.9.0.0/16 10.1.0.9 false 1300 5 0 0 0}]")
 }
 
 // TestGateways has the gateway inside and on the bridge, by who says it.
@@ -85,30 +85,38 @@ func TestPlanRefuses(t *testing.T) {
 			"lan.conflist: plugins[0].isGatway: unknown key; did you mean isGateway?",
 			"lan.conflist: plugins[0].MTU: unknown key; did you mean mtu?",
 		}},
-		{`{"type": "bridge", "vlan": 5, "macspoofchk": true, "portIsolation": true, "capabilities": {"portMappings": true}, "args": {"cni": {}}}`, nil, []string{
-			"plugins[0].vlan: not supported yet", "plugins[0].macspoofchk: not supported yet", "plugins[0].portIsolation: not supported yet",
-			"plugins[0].capabilities.portMappings: not supported yet", "plugins[0].args: not supported yet",
+		{`{"type": "bridge", "capabilities": {"portMapings": true, "mac": 1}, "args": [], "runtimeConfig": {"mac": 5}}`, nil, []string{
+			"plugins[0].capabilities.portMapings: unknown key; did you mean portMappings?", "plugins[0].capabilities.mac: a number; true or false",
+			"plugins[0].args: a list; an object", "plugins[0].runtimeConfig.mac: a number; a string",
 		}},
 		{`{"type": "bridge", "mtu": "1500", "ipMasq": 1, "bridge": false, "ipam": []}`, nil, []string{
 			"plugins[0].mtu: a string; a number is wanted", "plugins[0].ipMasq: a number; true or false", "plugins[0].bridge: true or false; a string", "plugins[0].ipam: a list; an object",
 		}},
-		{`{"type": "bridge", "bridge": "a/b", "hairpinMode": true, "promiscMode": true, "ipMasqBackend": "iptables", "nsinit": "exec"}`, nil, []string{
-			`bridge: "a/b"`, "exclude each other", `ipMasqBackend: "iptables": nsinit masquerades by nftables`, `nsinit: "exec": running the real plugin`,
+		{`{"type": "bridge", "bridge": "a/b", "hairpinMode": true, "promiscMode": true, "ipMasqBackend": "iptable", "nsinit": "exec"}`, nil, []string{
+			`plugins[0].bridge: "a/b"`, "plugins[0].hairpinMode: excludes promiscMode", `ipMasqBackend: "iptable": unknown; "nftables" or "iptables"; did you mean iptables?`, `nsinit: "exec": running the real plugin`,
 		}},
 		{`{"type": "bridge", "ipam": {"type": "dhcp"}}`, nil, []string{`ipam.type: "dhcp": not supported yet`}},
 		{`{"type": "bridge", "ipam": {"type": "hostlocal"}}`, nil, []string{"did you mean host-local?"}},
 		{`{"type": "bridge", "ipam": {"subnet": "10.0.0.0/8"}}`, nil, []string{"ipam.type: missing"}},
 		{`{"type": "bridge", "ipam": {"type": "host-local"}}`, nil, []string{"ipam.ranges: missing"}},
-		{`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[]]}}`, nil, []string{"ranges[0]: no pool", "ipam.ranges: missing"}},
+		{`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[]]}}`, nil, []string{"ranges[0]: no pool"}},
 		{
-			`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}, {"subnet": "10.2.0.0/24"}]]}}`, nil,
-			[]string{"ranges[0]: several pools in one set are not supported yet", "ranges: missing"},
+			`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}, {"subnet": "10.1.0.128/25"}, {"subnet": "fd00::/64"}], [{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.200"}]]}}`, nil,
+			[]string{
+				`ranges[0][1].subnet: "10.1.0.128/25": its range 10.1.0.129-10.1.0.254 overlaps 10.1.0.1-10.1.0.254 of 10.1.0.0/24`, `ranges[0][2].subnet: "fd00::/64": of another family than 10.1.0.0/24`,
+				`ranges[1][0].subnet: "10.1.0.0/24": its range 10.1.0.200-10.1.0.254 overlaps 10.1.0.1-`, `ranges[1][0].subnet: "10.1.0.0/24": its range 10.1.0.200-10.1.0.254 overlaps 10.1.0.129-`,
+			},
 		},
+		{`{"type": "bridge", "ipam": {"type": "host-local", "rangeEnd": "10.1.0.9", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}`, nil, []string{"ipam.rangeEnd: without a subnet"}},
+		{`{"type": "bridge", "ipam": {"type": "static"}}`, nil, []string{"ipam.addresses: missing, and no address is asked for"}},
 		{`{"type": "bridge", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.1/24"}], [{"subnet": "10.1.0.0/33"}], [{"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}], [{"gateway": "x"}]]}}`, nil, []string{
-			"ranges[0][0].subnet", "ranges[1][0].subnet", "ranges[2][0].subnet", `ranges[3][0].gateway: "x": an IP address`,
+			"ranges[0][0].subnet", "ranges[1][0].subnet", "ranges[2][0].subnet", `ranges[3][0].gateway: "x": an IP address`, "ranges[3][0].subnet: missing",
 		}},
-		{`{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.1.0.0/24", "dataDir": "x", "routes": [{"gw": "10.1.0.1"}, {"dst": "10.1/8"}, {"dst": "10.0.0.0/8", "table": 7}]}}`, nil, []string{
-			"dataDir: \"x\": not an absolute path", "routes[0].dst: missing", "routes[1].dst", "routes[2].table: not supported yet",
+		{`{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.1.0.0/24", "dataDir": "x", "routes": [{"gw": "10.1.0.1"}, {"dst": "10.1/8"}, {"dst": "10.0.0.0/8", "table": -7}, {"dst": "10.0.0.0/8", "table": 7}, {"dst": "10.0.0.0/8", "table": 7},
+			{"dst": "10.3.0.1/16"}, {"dst": "10.2.0.0/16", "scope": 253, "gw": "10.1.0.1"}, {"dst": "10.4.0.0/16", "scope": 300}, {"dst": "::/0"}]}}`, nil, []string{
+			"dataDir: \"x\": not an absolute path", "routes[0].dst: missing", "routes[1].dst", `routes[2].table: "-7": a whole number`, `routes[4].dst: "10.0.0.0/8": given twice`,
+			`routes[5].dst: "10.3.0.1/16": has host bits`, `routes[6].dst: "10.2.0.0/16": scope 253 is that of a route on the link`, `routes[7].dst: "10.4.0.0/16": scope 300 out of range`,
+			`routes[8].dst: "::/0": the network gives no IPv6 address`,
 		}},
 		{`{"type": "bridge", "ipam": {"type": "static", "addresses": [{"address": "10.1.0.2"}, {"gateway": "10.1.0.1"}]}}`, nil, []string{
 			"addresses[0].address", "addresses[1].address: missing",
@@ -125,7 +133,7 @@ func TestPlanRefuses(t *testing.T) {
 			`route: "10.4.0.1/16": has host bits`, `route: "fd00::/8": gateway 10.1.0.1 is of another family`,
 		}},
 		{`{"type": "bridge"}`, func(r *Request) { r.IPs = prefixes("10.1.0.2/24") }, []string{`ip: "10.1.0.2/24": the network gives no addresses`}},
-		{`{"type": "bridge", "mtu": 1000, "ipam": {"type": "host-local", "subnet": "fd00::/64"}}`, nil, []string{`mtu: "1000": too small for IPv6`}},
+		{`{"type": "bridge", "mtu": 1000, "ipam": {"type": "host-local", "subnet": "fd00::/64"}}`, nil, []string{`lan.conflist: plugins[0].mtu: "1000": too small for IPv6`}},
 		{`{"type": "ptp", "bridge": "br0", ` + pool + `}`, nil, []string{"plugins[0].bridge: unknown key"}},
 		{`{"type": "loopback", "mtu": 20, ` + pool + `}`, func(r *Request) { r.IPs = prefixes("10.1.0.2/24") }, []string{
 			"loopback has its own addresses", `mtu: "20"`, `interface name: "eth0": loopback is called lo`, `ip: "10.1.0.2/24": a network of kind loopback takes none`,
@@ -141,10 +149,16 @@ func TestPlanRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = s.Plan(r)
-		wantError(t, err, test.want...)
-		if got := strings.Count(fmt.Sprint(err), "\n") + 1; got != len(test.want) {
-			t.Errorf("%s: %d faults, want %d:\n%v", test.plugin, got, len(test.want), err)
-		}
+		wantFaults(t, err, test.want...)
+	}
+}
+
+// wantFaults wants one line for each of want and no more.
+func wantFaults(t *testing.T, err error, want ...string) {
+	t.Helper()
+	wantError(t, err, want...)
+	if got := strings.Count(fmt.Sprint(err), "\n") + 1; got != len(want) {
+		t.Errorf("%d faults, want %d:\n%v", got, len(want), err)
 	}
 }
 
@@ -244,7 +258,7 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		_ = parseLink(b)
 		_, _ = parseAddr(b)
-		_ = parseRoute(b)
+		_ = parseRoutes(b)
 		for _, kind := range []uint16{2, 3} {
 			for _, flags := range []uint16{0, 0x100, 0x200, 0x300} {
 				_ = ended(kind, flags, b)

@@ -21,6 +21,9 @@ type Network struct {
 	Source     string   // the file, or "built in"
 	Warnings   []string // what is no fault, and still worth a line; nil: nothing
 
+	DisableCheck bool // CHECK is not for this list: its plugins would find faults that are none
+	DisableGC    bool // nor is GC: somebody else uses the plugins of this list with attachments of its own
+
 	ownSubnet bool // built by ParseFlag for the addresses asked for
 }
 

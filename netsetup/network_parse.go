@@ -177,8 +177,8 @@ func (p *networkParser) knownVersion(path, v string) string {
 // one plugin.
 func (p *networkParser) plugins(top *jsonValue, n *parsedNetwork) {
 	n.inlinedOnly = p.boolean(top, "loadOnlyInlinedPlugins")
-	p.boolean(top, "disableCheck")
-	p.boolean(top, "disableGC")
+	n.DisableCheck = p.boolean(top, "disableCheck")
+	n.DisableGC = p.boolean(top, "disableGC")
 	list, isList := top.get("plugins")
 	_, isPlugin := top.get("type")
 	ext := filepath.Ext(p.source)

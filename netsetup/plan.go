@@ -10,7 +10,8 @@ import (
 
 // PlanAll validates all requests of one container together, numbers the
 // interfaces that have no name (eth0, eth1, ...), and returns every fault, a line
-// each. Every request has its network: see ipam.Fill.
+// each. Every request has its network: see ipam.Fill. With faults the plans hold
+// what could be read, for whoever looks for the faults of the networks' further plugins.
 func PlanAll(reqs []Request) ([]Plan, error) {
 	reqs = slices.Clone(reqs)
 	if err := checkAlone(reqs); err != nil {
@@ -24,15 +25,13 @@ func PlanAll(reqs []Request) ([]Plan, error) {
 		if err == nil {
 			plans[i], err = s.Plan(r)
 		}
+		plans[i].Network = r.Network
 		faults = append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {
-		return nil, err
+		return plans, err
 	}
-	if err := checkPlans(plans); err != nil {
-		return nil, err
-	}
-	return plans, nil
+	return plans, checkPlans(plans)
 }
 
 // where says where r was written.
@@ -41,6 +40,17 @@ func (r *Request) where() string {
 		return r.Source
 	}
 	return "network " + strconv.Quote(r.Strategy)
+}
+
+// fileName names the file that r's network is written in, as a confReader does.
+func (r *Request) fileName() string {
+	switch {
+	case r.Network == nil:
+		return r.where()
+	case r.Network.Source == "":
+		return "network " + r.Network.Name
+	}
+	return r.Network.Source
 }
 
 // checkAlone refuses another network beside a namespace that is joined, the

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A fibRoute is a route of the main table, as it is asked for or as the kernel
-// holds it.
+// A fibRoute is a route as it is asked for or as the kernel holds it.
 type fibRoute struct {
 	dst    netip.Prefix
 	via    netip.Addr // zero: on the link
@@ -21,7 +20,9 @@ type fibRoute struct {
 	kind   uint8 // RTN_...; 0 = unicast
 	onLink bool
 	mtu    int
+	advMSS int
 	metric int
+	table  int // 0 = main
 }
 
 func (r fibRoute) String() string {
@@ -35,8 +36,13 @@ func (r fibRoute) String() string {
 	if r.via.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.via)
 	}
-	if r.metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.metric)
+	for _, part := range []struct {
+		name  string
+		value int
+	}{{"metric", r.metric}, {"table", r.table}, {"mtu", r.mtu}, {"advmss", r.advMSS}} {
+		if part.value != 0 {
+			fmt.Fprintf(&b, " %s %d", part.name, part.value)
+		}
 	}
 	return b.String()
 }
@@ -49,12 +55,20 @@ func defaultRoute(gateway netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 }
 
-// addRoute adds a route to the main table; the same one again is EEXIST.
-func (c *rtnl) addRoute(r fibRoute) error {
+// addRoute adds a route; one to the same destination with the same metric is EEXIST.
+func (c *rtnl) addRoute(r fibRoute) error { return c.newRoute(r, unix.NLM_F_EXCL) }
+
+// addFurtherRoute adds a route beside others to the same destination, as the CNI
+// plugins do: before those of IPv4, as another path of those of IPv6. The same one
+// again is EEXIST.
+func (c *rtnl) addFurtherRoute(r fibRoute) error { return c.newRoute(r, 0) }
+
+func (c *rtnl) newRoute(r fibRoute, flags int) error {
 	h := &nl.RtMsg{RtMsg: unix.RtMsg{
 		Family: uint8(family(r.dst.Addr())), Dst_len: uint8(r.dst.Bits()),
-		Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: r.scope, Type: unix.RTN_UNICAST,
+		Protocol: unix.RTPROT_BOOT, Scope: r.scope, Type: unix.RTN_UNICAST,
 	}}
+	table := tableAttr(h, r.table)
 	if r.onLink {
 		h.Flags = unix.RTNH_F_ONLINK
 	}
@@ -71,13 +85,36 @@ func (c *rtnl) addRoute(r fibRoute) error {
 	if r.metric > 0 {
 		data = append(data, nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))))
 	}
-	if r.mtu > 0 {
-		metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
-		metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.mtu)))
-		data = append(data, metrics)
+	if r.mtu > 0 || r.advMSS > 0 {
+		data = append(data, r.metrics())
 	}
-	if err := c.change(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, data...); err != nil {
+	if err := c.change(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|flags, append(data, table...)...); err != nil {
 		return fmt.Errorf("add %s: %w", r, err)
+	}
+	return nil
+}
+
+func (r fibRoute) metrics() *nl.RtAttr {
+	metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+	if r.mtu > 0 {
+		metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.mtu)))
+	}
+	if r.advMSS > 0 {
+		metrics.AddRtAttr(unix.RTAX_ADVMSS, nl.Uint32Attr(uint32(r.advMSS)))
+	}
+	return metrics
+}
+
+// tableAttr puts a table's number into h, or returns it as an attribute where it
+// has more than 8 bits.
+func tableAttr(h *nl.RtMsg, table int) []nl.NetlinkRequestData {
+	switch {
+	case table == 0:
+		h.Table = unix.RT_TABLE_MAIN
+	case table < 256:
+		h.Table = uint8(table)
+	default:
+		return []nl.NetlinkRequestData{nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(table)))}
 	}
 	return nil
 }
@@ -92,20 +129,24 @@ func gatewayAttr(r fibRoute) *nl.RtAttr {
 	return nl.NewRtAttr(unix.RTA_GATEWAY, r.via.AsSlice())
 }
 
-// routes lists the main table's routes of a device, both families, as far as the
-// kernel's own ones for addresses and multicast are not concerned.
-func (c *rtnl) routes(index int) ([]fibRoute, error) {
+// routes lists a table's routes of a device, both families, as far as the kernel's
+// own ones for addresses and multicast are not concerned; 0 is the main table.
+func (c *rtnl) routes(index, table int) ([]fibRoute, error) {
 	var all []fibRoute
 	for _, af := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		h := &nl.RtMsg{RtMsg: unix.RtMsg{Family: af, Table: unix.RT_TABLE_MAIN}}
-		msgs, err := c.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, h,
-			nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+		h := &nl.RtMsg{RtMsg: unix.RtMsg{Family: af}}
+		data := append([]nl.NetlinkRequestData{h}, tableAttr(h, table)...)
+		msgs, err := c.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, append(data,
+			nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))...)
 		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.ENOENT) {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		for _, m := range msgs {
-			if r := parseRoute(m); r.index == index && r.kind == unix.RTN_UNICAST {
-				all = append(all, r)
+			for _, r := range parseRoutes(m) {
+				if r.index == index && r.kind == unix.RTN_UNICAST {
+					r.table = table
+					all = append(all, r)
+				}
 			}
 		}
 	}
@@ -122,13 +163,16 @@ func (c *rtnl) lookUpRoute(dst netip.Addr) (fibRoute, error) {
 	if err != nil {
 		return fibRoute{}, fmt.Errorf("look up route to %s: %w", dst, err)
 	}
-	return parseRoute(msg), nil
+	return parseRoutes(msg)[0], nil
 }
 
-func parseRoute(b []byte) (r fibRoute) {
+// parseRoutes returns one route for each next hop, and at least one.
+func parseRoutes(b []byte) []fibRoute {
+	var r fibRoute
 	if len(b) < unix.SizeofRtMsg {
-		return r
+		return []fibRoute{r}
 	}
+	var hops []func(*fibRoute)
 	h := nl.DeserializeRtMsg(b)
 	r.scope, r.kind = h.Scope, h.Type
 	r.onLink = h.Flags&unix.RTNH_F_ONLINK != 0
@@ -146,22 +190,48 @@ func parseRoute(b []byte) (r fibRoute) {
 			r.metric = u32(v)
 		case unix.RTA_METRICS:
 			attrs(v, func(kind uint16, v []byte) {
-				if kind == unix.RTAX_MTU {
+				switch kind {
+				case unix.RTAX_MTU:
 					r.mtu = u32(v)
+				case unix.RTAX_ADVMSS:
+					r.advMSS = u32(v)
 				}
 			})
 		case unix.RTA_MULTIPATH:
-			if len(v) >= unix.SizeofRtNexthop {
-				hop := nl.DeserializeRtNexthop(v)
-				r.index = int(hop.Ifindex)
-				attrs(v[unix.SizeofRtNexthop:min(max(int(hop.RtNexthop.Len), unix.SizeofRtNexthop), len(v))], r.hop)
-			}
+			hops = parseHops(v)
 		default:
 			r.hop(kind, v)
 		}
 	})
 	r.dst = netip.PrefixFrom(dst, int(h.Dst_len))
-	return r
+	if len(hops) == 0 {
+		return []fibRoute{r}
+	}
+	var all []fibRoute
+	for _, hop := range hops {
+		one := r
+		hop(&one)
+		all = append(all, one)
+	}
+	return all
+}
+
+// parseHops reads RTA_MULTIPATH: what each next hop adds to the route.
+func parseHops(v []byte) (hops []func(*fibRoute)) {
+	for len(v) >= unix.SizeofRtNexthop {
+		h := nl.DeserializeRtNexthop(v)
+		index, n := int(h.Ifindex), int(h.RtNexthop.Len)
+		if n < unix.SizeofRtNexthop || n > len(v) {
+			break
+		}
+		of := v[unix.SizeofRtNexthop:n]
+		hops = append(hops, func(r *fibRoute) {
+			r.index = index
+			attrs(of, r.hop)
+		})
+		v = v[min((n+3)&^3, len(v)):]
+	}
+	return hops
 }
 
 // hop takes what may stand in a route itself or in its first next hop.

@@ -68,6 +68,9 @@ type Route struct {
 	OnLink  bool         `json:"onLink,omitzero"`  // the gateway lies outside every prefix of the interface
 	MTU     int          `json:"mtu,omitzero"`     // 0 = the interface's
 	Metric  int          `json:"metric,omitzero"`  // 0 = the kernel's
+	AdvMSS  int          `json:"advMSS,omitzero"`  // what TCP tells its peers to send at most; 0 = by the MTU
+	Table   int          `json:"table,omitzero"`   // 0 = main
+	Scope   int          `json:"scope,omitzero"`   // RT_SCOPE_..., IPv4 only; 0 = global behind a gateway, link without one
 }
 
 // DNS is what CNI calls dns: resolvers for the container.

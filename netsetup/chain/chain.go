@@ -25,10 +25,7 @@ func policyOf(kind string, _ policy.Options) netsetup.Policy {
 // networks, and returns every fault, a line each. Nothing is asked of the kernel.
 func Plan(reqs []netsetup.Request) ([]netsetup.Plan, error) {
 	plans, err := netsetup.PlanAll(reqs)
-	if err != nil {
-		return nil, err
-	}
-	var faults []error
+	faults := []error{err}
 	for i := range plans {
 		faults = append(faults, planPolicies(&plans[i]))
 	}

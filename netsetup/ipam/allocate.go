@@ -159,23 +159,39 @@ func assign(ips []netip.Prefix, sets []rangeSet) ([]netip.Addr, error) {
 
 // setOf finds the set that want can come from.
 func setOf(want netip.Prefix, sets []rangeSet) (int, error) {
-	a, all := want.Addr(), make([]string, len(sets))
+	var reason error // why the first pool of its subnet can't give it: another one may
+	all := make([]string, len(sets))
 	for i, set := range sets {
 		all[i] = set.String()
 		for _, r := range set {
-			if !r.subnet.Contains(a) {
+			if !r.subnet.Contains(want.Addr()) {
 				continue
 			}
-			switch {
-			case want.Bits() >= 0 && want.Bits() != r.subnet.Bits():
-				return 0, fmt.Errorf("prefix length /%d, but the network's subnet is %s; write %s/%d", want.Bits(), r.subnet, a, r.subnet.Bits())
-			case a == r.gateway:
-				return 0, fmt.Errorf("the gateway of %s; choose another", r.subnet)
-			case !r.contains(a):
-				return 0, fmt.Errorf("outside of the pool's range %s; choose one inside", r)
+			why := r.whyNot(want)
+			if why == nil {
+				return i, nil
 			}
-			return i, nil
+			if reason == nil {
+				reason = why
+			}
 		}
 	}
+	if reason != nil {
+		return 0, reason
+	}
 	return 0, fmt.Errorf("outside of the network's subnets %s; choose one inside", strings.Join(all, ", "))
+}
+
+// whyNot says why r can't give want, which is of its subnet; nil if it can.
+func (r addrRange) whyNot(want netip.Prefix) error {
+	a := want.Addr()
+	switch {
+	case want.Bits() >= 0 && want.Bits() != r.subnet.Bits():
+		return fmt.Errorf("prefix length /%d, but the network's subnet is %s; write %s/%d", want.Bits(), r.subnet, a, r.subnet.Bits())
+	case a == r.gateway:
+		return fmt.Errorf("the gateway of %s; choose another", r.subnet)
+	case !r.contains(a):
+		return fmt.Errorf("outside of the pool's range %s; choose one inside", r)
+	}
+	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -135,6 +137,9 @@ func (d *defaultNetwork) read() (*netsetup.Network, error) {
 	n, err := netsetup.LoadNetwork(d.file(), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if _, unread := errors.AsType[unix.Errno](err); unread { // nothing is wrong with the file
+		return nil, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; remove the file to have the network made anew", err)
