@@ -133,7 +133,7 @@ func (in *Inside) check(c *comparison, a Attachment) error {
 		return err
 	}
 	c.differ(a.IfName+": state", "up", state(l))
-	if a.MTU != 0 {
+	if a.MTU != 0 && (a.Tuning == nil || a.Tuning.MTU == 0) { // else tuning's to compare
 		c.differ(a.IfName+": MTU", strconv.Itoa(a.MTU), strconv.Itoa(l.mtu))
 	}
 	if a.MAC != "" {

@@ -109,6 +109,8 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 		return h.undoBridge(o)
 	case "netns-name":
 		return undoName(o)
+	case kindTuning:
+		return undoTuning(o)
 	}
 	return fmt.Errorf("object of kind %.64q: unknown", o.Kind)
 }

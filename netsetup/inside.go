@@ -43,6 +43,9 @@ func (in *Inside) finish(a Attachment, addrFlags uint32) error {
 	if err := in.settings(a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
+	if err := in.tune(l, a.Tuning); err != nil {
+		return fmt.Errorf("%s: tuning: %w", a.IfName, err)
+	}
 	if !a.DAD {
 		addrFlags |= unix.IFA_F_NODAD
 	}
@@ -62,7 +65,7 @@ func (in *Inside) finish(a Attachment, addrFlags uint32) error {
 	if err := in.addRoutes(l.index, a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
-	return nil
+	return in.policiesAtEnd(l, a)
 }
 
 // arrive finds the interface and gives it the name, MTU and MAC that it was not

@@ -26,6 +26,7 @@ type link struct {
 	mtu    int
 	master int // index of the bridge that it is a port of; 0 if none
 	flags  uint32
+	txQLen int // packets
 
 	stp          bool // bridge: the spanning tree protocol is on
 	forwardDelay int  // bridge: in 1/100 s
@@ -95,6 +96,8 @@ func parseLink(b []byte) (l link) {
 			l.mac = append(net.HardwareAddr(nil), v...)
 		case unix.IFLA_MTU:
 			l.mtu = u32(v)
+		case unix.IFLA_TXQLEN:
+			l.txQLen = u32(v)
 		case unix.IFLA_MASTER:
 			l.master = u32(v)
 		case unix.IFLA_LINKINFO:

@@ -59,7 +59,7 @@ func Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Differe
 // Configure finishes the interface of a inside.
 func Configure(in *Inside, a Attachment) error {
 	if a.Configured {
-		return nil
+		return ConfigurePolicies(in, a)
 	}
 	s, err := StrategyOf(a.Strategy)
 	if err != nil {

@@ -22,6 +22,7 @@ type Request struct {
 	Source   string         // where it was written, for errors: `--network bridge:mtu=9`, `FILE`
 	Owner    string         // the container's id, which the host's end names in its alias; "" = nobody
 	Runtime  Runtime        // what is asked of the network's further plugins
+	Joined   bool           // the namespace lives on without the interface: what is changed in it is recorded
 }
 
 // A Plan is a validated request: all that Attach needs, nothing decided later
@@ -101,6 +102,7 @@ type Attachment struct {
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
 	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
+	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing
 }
 
 // A Difference is one thing in which the kernel doesn't hold what an

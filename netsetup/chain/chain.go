@@ -17,6 +17,8 @@ import (
 // A switch and not a map: a map would be filled at each start.
 func policyOf(kind string, _ policy.Options) netsetup.Policy {
 	switch kind {
+	case "tuning":
+		return netsetup.TuningPolicy()
 	}
 	return nil
 }

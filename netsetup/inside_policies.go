@@ -1,0 +1,28 @@
+package netsetup
+
+import "fmt"
+
+// ConfigurePolicies does the container half of the policies on an interface that is
+// finished, as an Attachment with Configured says, or a plugin's previous result. A
+// second time it changes nothing.
+func ConfigurePolicies(in *Inside, a Attachment) error {
+	if a.Tuning == nil {
+		return nil
+	}
+	l, err := in.c.linkByName(a.IfName)
+	if err != nil {
+		return err
+	}
+	if err := in.tune(l, a.Tuning); err != nil {
+		return fmt.Errorf("%s: tuning: %w", a.IfName, err)
+	}
+	return in.policiesAtEnd(l, a)
+}
+
+// policiesAtEnd does what needs the addresses and routes.
+func (in *Inside) policiesAtEnd(_ link, a Attachment) error {
+	if err := a.Tuning.takeIPv6(); err != nil {
+		return fmt.Errorf("%s: tuning: %w", a.IfName, err)
+	}
+	return nil
+}
