@@ -107,7 +107,11 @@ type Attachment struct {
 
 // A Difference is one thing in which the kernel doesn't hold what an
 // Attachment says.
-type Difference struct{ Object, Want, Got string }
+type Difference struct {
+	Object string `json:"object"`
+	Want   string `json:"want"`
+	Got    string `json:"got"`
+}
 
 func (d Difference) String() string {
 	return fmt.Sprintf("%s: want %s, the kernel has %s", d.Object, d.Want, d.Got)

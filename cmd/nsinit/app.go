@@ -59,11 +59,11 @@ func (a *app) run(args []string) (int, error) {
 	case len(args) == 0:
 		return exitFailure, fmt.Errorf("no command given; one of %s; see nsinit help", strings.Join(verbNames(), ", "))
 	}
-	v, err := findVerb(args[0])
+	v, rest, err := findVerb(args)
 	if err != nil {
 		return exitFailure, err
 	}
-	return a.runVerb(v, args[1:])
+	return a.runVerb(v, rest)
 }
 
 // runVerb parses the verb's flags and acts.

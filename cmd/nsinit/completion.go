@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -34,11 +35,11 @@ func (a *app) completion() string {
 	b.WriteString("# bash completion of nsinit, made by nsinit completion bash\n_nsinit() {\n" +
 		"\tlocal cur=${COMP_WORDS[COMP_CWORD]} verb='' i\n" +
 		"\tfor ((i = 1; i < COMP_CWORD; i++)); do\n" +
-		"\t\t[[ ${COMP_WORDS[i]} != -* ]] && verb=${COMP_WORDS[i]} && break\n" +
+		"\t\t[[ ${COMP_WORDS[i]} != -* ]] && verb+=${verb:+ }${COMP_WORDS[i]}\n" +
 		"\tdone\n\tlocal words=''\n\tcase $verb in\n")
 	fmt.Fprintf(&b, "\t'') words='%s' ;;\n", strings.Join(append(verbNames(), flagNames(a.globalFlags(new(bool)))...), " "))
-	for _, v := range verbs() {
-		fmt.Fprintf(&b, "\t%s) words='%s'%s ;;\n", v.name, strings.Join(a.completions(v), " "), idWords(v))
+	for _, v := range slices.Backward(allVerbs()) { // members before their family
+		fmt.Fprintf(&b, "\t'%[1]s' | '%[1]s '*) words='%s'%s ;;\n", v.name, strings.Join(a.completions(v), " "), idWords(v))
 	}
 	b.WriteString("\tesac\n\tmapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n}\n" +
 		"complete -o default -F _nsinit nsinit\n")
@@ -51,6 +52,9 @@ func (a *app) completions(v verb) []string {
 	var words []string
 	for _, g := range append(groups, a.globalFlags(nil)) {
 		words = append(words, flagNames(g)...)
+	}
+	if v.sub != nil {
+		words = append(words, namesOf(v.sub())...)
 	}
 	if v.name == "help" {
 		words = append(words, append(verbNames(), "steps")...)

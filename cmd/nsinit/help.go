@@ -14,7 +14,7 @@ const tagline = "run a program in new namespaces, on a network built over netlin
 
 func helpVerb() verb {
 	return verb{
-		name: "help", form: "[COMMAND|steps]", max: 1,
+		name: "help", form: "[COMMAND|steps]", max: 2,
 		brief: "print help for a command, or the two lists of steps",
 		about: "Without a word: all commands. With steps: what the host side and the init do at a start, in order; --trace shows the same names with their times.",
 		examples: []example{
@@ -29,9 +29,12 @@ func helpVerb() verb {
 				case args[0] == "steps":
 					return 0, a.printSteps()
 				}
-				v, err := findVerb(args[0])
-				if err != nil {
+				v, rest, err := findVerb(args)
+				switch {
+				case err != nil:
 					return exitFailure, usage("%w", err)
+				case len(rest) > 0:
+					return exitFailure, usage("%s: one argument too many", quote(rest[0]))
 				}
 				return 0, a.printHelp(v)
 			}
@@ -42,24 +45,34 @@ func helpVerb() verb {
 func (a *app) printOverview() error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "nsinit: %s\n\nnsinit [flags] COMMAND ...\n\nCommands\n", tagline)
-	var rows [][]string
-	for _, v := range verbs() {
-		rows = append(rows, []string{"  " + v.name, v.brief})
-	}
-	b.WriteString(table(rows, nil))
+	b.WriteString(briefs(verbs()))
 	b.WriteString("\n" + flagHelp(a.globalFlags(new(bool))))
 	b.WriteString("\nnsinit help COMMAND says more of each.\n")
 	return a.print(b.String())
+}
+
+// briefs is a line for each verb.
+func briefs(list []verb) string {
+	var rows [][]string
+	for _, v := range list {
+		rows = append(rows, []string{"  " + v.name, v.brief})
+	}
+	return table(rows, nil)
 }
 
 func (a *app) printHelp(v verb) error {
 	groups, _ := v.setup(a)
 	var b strings.Builder
 	fmt.Fprintf(&b, "nsinit %s: %s\n\n%s\n\n%s\n", v.name, v.brief, v.usage(), wrap(v.about, helpWidth, ""))
+	if v.sub != nil {
+		b.WriteString("\nCommands\n" + briefs(v.sub()))
+	}
 	for _, g := range append(groups, a.globalFlags(nil)) {
 		b.WriteString("\n" + flagHelp(g))
 	}
-	b.WriteString("\nExamples\n")
+	if len(v.examples) > 0 {
+		b.WriteString("\nExamples\n")
+	}
 	for _, e := range v.examples {
 		fmt.Fprintf(&b, "  %s\n%s\n", e.line, wrap(e.says, helpWidth, "      "))
 	}

@@ -48,8 +48,8 @@ func TestReference(t *testing.T) {
 func referencePages() map[string]string {
 	a := newApp()
 	pages := map[string]string{"nsinit.1.md": overviewPage(a)}
-	for _, v := range verbs() {
-		pages["nsinit-"+v.name+".1.md"] = verbPage(a, v)
+	for _, v := range allVerbs() {
+		pages["nsinit-"+pageName(v)+".1.md"] = verbPage(a, v)
 	}
 	return pages
 }
@@ -60,13 +60,22 @@ func overviewPage(a *app) string {
 	var b strings.Builder
 	b.WriteString(generated)
 	fmt.Fprintf(&b, "# nsinit(1)\n\n## NAME\n\nnsinit - %s\n\n## SYNOPSIS\n\n`nsinit [flags] COMMAND ...`\n\n", tagline)
-	b.WriteString("## COMMANDS\n\n| command | |\n| --- | --- |\n")
-	for _, v := range verbs() {
-		fmt.Fprintf(&b, "| [%s](nsinit-%s.1.md) | %s |\n", v.name, v.name, v.brief)
-	}
+	b.WriteString("## COMMANDS\n\n")
+	b.WriteString(verbTable(verbs()))
 	fmt.Fprintf(&b, "\n## GLOBAL FLAGS\n\nThey may stand before the command and after it.\n\n%s", optionList(a.globalFlags(new(bool))))
 	b.WriteString("## EXIT STATUS\n\n" + exitTable + "\n" + errorsText)
 	b.WriteString("## FILES\n\n" + filesTable)
+	return b.String()
+}
+
+func pageName(v verb) string { return strings.ReplaceAll(v.name, " ", "-") }
+
+func verbTable(list []verb) string {
+	var b strings.Builder
+	b.WriteString("| command | |\n| --- | --- |\n")
+	for _, v := range list {
+		fmt.Fprintf(&b, "| [%s](nsinit-%s.1.md) | %s |\n", v.name, pageName(v), v.brief)
+	}
 	return b.String()
 }
 
@@ -74,8 +83,11 @@ func verbPage(a *app, v verb) string {
 	groups, _ := v.setup(a)
 	var b strings.Builder
 	b.WriteString(generated)
-	fmt.Fprintf(&b, "# nsinit-%s(1)\n\n## NAME\n\nnsinit %s - %s\n\n", v.name, v.name, v.brief)
+	fmt.Fprintf(&b, "# nsinit-%s(1)\n\n## NAME\n\nnsinit %s - %s\n\n", pageName(v), v.name, v.brief)
 	fmt.Fprintf(&b, "## SYNOPSIS\n\n`%s`\n\n## DESCRIPTION\n\n%s\n\n", v.usage(), v.about)
+	if v.sub != nil {
+		b.WriteString("## COMMANDS\n\n" + verbTable(v.sub()) + "\n")
+	}
 	if len(groups) > 0 {
 		b.WriteString("## OPTIONS\n\n")
 	}
@@ -89,7 +101,9 @@ func verbPage(a *app, v verb) string {
 	if v.program {
 		b.WriteString("## EXIT STATUS\n\n" + exitTable + "\n")
 	}
-	b.WriteString("## EXAMPLES\n\n")
+	if len(v.examples) > 0 {
+		b.WriteString("## EXAMPLES\n\n")
+	}
 	for _, e := range v.examples {
 		fmt.Fprintf(&b, "%s:\n\n    %s\n\n", upper(e.says), e.line)
 	}

@@ -13,8 +13,9 @@ type verb struct {
 	brief    string // half a line
 	about    string // paragraphs, separated by empty lines
 	examples []example
-	min, max int  // arguments; max < 0: any number
-	program  bool // the first argument is a program: what follows it isn't ours
+	min, max int           // arguments; max < 0: any number
+	program  bool          // the first argument is a program: what follows it isn't ours
+	sub      func() []verb // of a family, whose members are named by two words; it does nothing by itself
 
 	// setup returns the flags, bound to fresh values, and what to do with them.
 	setup func(*app) ([]group, action)
@@ -30,29 +31,67 @@ type example struct{ line, says string }
 func verbs() []verb {
 	return []verb{
 		runVerb(), execVerb(), listVerb(), stateVerb(), killVerb(),
-		deleteVerb(), gcVerb(), versionVerb(), completionVerb(), helpVerb(),
+		deleteVerb(), gcVerb(), networkVerb(), versionVerb(), completionVerb(), helpVerb(),
 	}
 }
 
-func verbNames() []string {
-	var names []string
+// allVerbs are the verbs with the members of families behind each.
+func allVerbs() []verb {
+	var all []verb
 	for _, v := range verbs() {
-		names = append(names, v.name)
+		all = append(all, v)
+		if v.sub != nil {
+			all = append(all, v.sub()...)
+		}
+	}
+	return all
+}
+
+func verbNames() []string { return namesOf(verbs()) }
+
+// namesOf are the last words of names.
+func namesOf(list []verb) []string {
+	var names []string
+	for _, v := range list {
+		names = append(names, v.name[strings.LastIndexByte(v.name, ' ')+1:])
 	}
 	return names
 }
 
-func findVerb(name string) (verb, error) {
-	for _, v := range verbs() {
-		if v.name == name {
+// family makes the verb that stands for others.
+func family(name, brief, about string, sub func() []verb) verb {
+	return verb{
+		name: name, brief: brief, about: about, sub: sub,
+		setup: func(*app) ([]group, action) {
+			return nil, func([]string) (int, error) {
+				return exitFailure, usage("no command given; one of %s; see nsinit help %s", strings.Join(namesOf(sub()), ", "), name)
+			}
+		},
+	}
+}
+
+// findVerb finds the verb that args begin with, and returns what stands behind it.
+func findVerb(args []string) (verb, []string, error) {
+	v, err := oneOf(verbs(), args[0], "")
+	args = args[1:]
+	if err != nil || v.sub == nil || len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		return v, args, err
+	}
+	v, err = oneOf(v.sub(), args[0], v.name+" ")
+	return v, args[1:], err
+}
+
+func oneOf(list []verb, name, family string) (verb, error) {
+	for _, v := range list {
+		if v.name == family+name {
 			return v, nil
 		}
 	}
-	remedy := "see nsinit help"
-	if near := nearest(name, verbNames()); near != "" {
-		remedy = "did you mean " + near + "?"
+	remedy := strings.TrimSpace("see nsinit help " + family)
+	if near := nearest(name, namesOf(list)); near != "" {
+		remedy = "did you mean " + family + near + "?"
 	}
-	return verb{}, fmt.Errorf("%s: unknown command; %s", quote(name), remedy)
+	return verb{}, fmt.Errorf("%s%s: unknown command; %s", strings.ReplaceAll(family, " ", ": "), quote(name), remedy)
 }
 
 // checkArgs counts the arguments.
@@ -68,4 +107,10 @@ func (v verb) checkArgs(args []string) error {
 }
 
 // usage is the verb's form with its name.
-func (v verb) usage() string { return strings.TrimSpace("nsinit " + v.name + " " + v.form) }
+func (v verb) usage() string {
+	form := v.form
+	if v.sub != nil {
+		form = strings.Join(namesOf(v.sub()), "|") + " ..."
+	}
+	return strings.TrimSpace("nsinit " + v.name + " " + form)
+}

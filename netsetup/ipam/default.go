@@ -252,9 +252,14 @@ func (d *defaultNetwork) mayMove(p netip.Prefix, r hostRoute) error {
 		p, r.describe(d.host), len(leases), leases[0].addr)
 }
 
+func (d *defaultNetwork) content(p pools) ([]byte, error) {
+	content, err := json.MarshalIndent(d.list(p), "", "  ")
+	return append(content, '\n'), err
+}
+
 // write remembers the network with the subnets p. The file is whole or not there.
 func (d *defaultNetwork) write(p pools) (*netsetup.Network, error) {
-	content, err := json.MarshalIndent(d.list(p), "", "  ")
+	content, err := d.content(p)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +268,7 @@ func (d *defaultNetwork) write(p pools) (*netsetup.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.Write(append(content, '\n'))
+	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return nil, errors.Join(err, os.Remove(temp))
 	}

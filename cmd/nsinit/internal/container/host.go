@@ -144,6 +144,7 @@ func (h *host) claimState() (err error) {
 	h.rec.state = recorded{
 		Version: recordVersion,
 		BootID:  bootID(),
+		Foreign: s.HostNet || s.joins(),
 		Process: run{
 			Env: h.environment(), Cwd: p.Cwd, User: s.User, NoNewPrivs: p.NoNewPrivileges, Privileged: s.Privileged,
 			Caps: p.Capabilities.Bounding, AppArmor: p.ApparmorProfile, Label: p.SelinuxLabel, Userns: s.userns(),

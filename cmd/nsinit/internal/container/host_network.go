@@ -43,8 +43,11 @@ func (h *host) planNetworks() (err error) {
 			}
 		}
 	}
-	h.plans, err = chain.Plan(reqs)
-	return err
+	if h.plans, err = chain.Plan(reqs); err != nil {
+		return err
+	}
+	h.rec.state.requested(reqs, h.plans)
+	return nil
 }
 
 // openJoined opens the namespace of ns:PATH or container:ID, in which the init is born.
@@ -96,7 +99,7 @@ func (h *host) attachNetworks() (err error) {
 		if err != nil {
 			return fmt.Errorf("network %q: %w", p.Network.Name, err)
 		}
-		h.rec.state.Networks = append(h.rec.state.Networks, a)
+		h.rec.state.attached(a)
 	}
 	return nil
 }

@@ -35,6 +35,12 @@ type recorded struct {
 	BootID    string `json:"bootID"`
 	StartTime uint64 `json:"startTime"` // of Pid: field 22 of /proc/PID/stat, which tells a reused pid
 	Process   run    `json:"process"`
+	// Requests are what Networks were made of, index by index: to check them against the
+	// kernel takes what was asked for.
+	Requests []netsetup.Request `json:"requests,omitempty"`
+	// Foreign says that the network namespace isn't the container's own: the host's, or one
+	// that was joined.
+	Foreign bool `json:"foreignNetwork,omitempty"`
 	State
 }
 
