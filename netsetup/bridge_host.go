@@ -32,15 +32,39 @@ func (h *Host) ensureBridge(p Plan, addrs []netip.Prefix, record Recorder) (link
 	if br.kind != "bridge" {
 		return br, fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
 	}
-	missing, err := h.missingAddrs(br, p, addrs)
-	if err == nil {
-		err = h.finishBridge(br, p, missing)
+	wanted := gatewayAddrs(p, addrs)
+	port := p.port()
+	if port.filtered() {
+		if br, err = h.filterVLANs(br); err != nil {
+			return br, err
+		}
 	}
-	if err != nil {
-		return br, fmt.Errorf("%s: %w", br.name, err)
+	onBridge := wanted
+	if port.GatewayIf != "" {
+		onBridge = nil
+	}
+	if err := h.readyGateway(br, p, onBridge); err != nil {
+		return br, err
+	}
+	if port.GatewayIf != "" {
+		if err := h.ensureGatewayIf(br, p, wanted, record); err != nil {
+			return br, err
+		}
 	}
 	h.warnOf(br, p)
 	return br, nil
+}
+
+// readyGateway sets l up with its settings and the gateway's addresses.
+func (h *Host) readyGateway(l link, p Plan, wanted []netip.Prefix) error {
+	missing, err := h.missingAddrs(l, p, wanted)
+	if err == nil {
+		err = h.finishBridge(l, p, missing)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.name, err)
+	}
+	return nil
 }
 
 func kindOf(l link) string {
@@ -74,8 +98,14 @@ func (h *Host) makeBridge(p Plan, record Recorder) (link, error) {
 	}
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	if port := p.port(); port.filtered() {
+		info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(1))
+	}
 	err = h.c.addLink(ifinfo(0, 0, 0), nameAttr(p.Bridge), mtuAttr(otherMTU(mtu)),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, bridgeMAC(p.Bridge)), info)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return link{}, fmt.Errorf("%s: make bridge: %w", p.Bridge, noFiltering(err))
+	}
 	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another starter was faster
 		return link{}, fmt.Errorf("%s: make bridge: %w", p.Bridge, err)
 	}
@@ -142,8 +172,7 @@ func bridgeMAC(name string) net.HardwareAddr {
 // missingAddrs compares the bridge's addresses with those of the gateways. One that
 // is in the way is an error, or is removed with forceAddress: IPv4 has one, IPv6
 // one a subnet, as the CNI plugin has it.
-func (h *Host) missingAddrs(br link, p Plan, addrs []netip.Prefix) (missing []netip.Prefix, err error) {
-	wanted := gatewayAddrs(p, addrs)
+func (h *Host) missingAddrs(br link, p Plan, wanted []netip.Prefix) (missing []netip.Prefix, err error) {
 	if len(wanted) == 0 {
 		return nil, nil
 	}
@@ -217,7 +246,7 @@ func (h *Host) finishBridge(br link, p Plan, missing []netip.Prefix) error {
 		}
 	}
 	flags := uint32(unix.IFF_UP)
-	if p.Promiscuous {
+	if p.Promiscuous && br.name == p.Bridge {
 		flags |= unix.IFF_PROMISC
 	}
 	if br.flags&flags == flags {
@@ -243,6 +272,9 @@ func (h *Host) undoBridge(o Object) error {
 	}
 	ports, err := h.c.ports(br.index)
 	if err != nil {
+		return err
+	}
+	if err := h.dropGatewayIfs(br, &ports); err != nil {
 		return err
 	}
 	if len(ports) > 0 {

@@ -51,7 +51,9 @@ func (h *Host) checkHostEnd(c *comparison, a Attachment) (link, bool, error) {
 		return l, false, err
 	}
 	c.differ(a.HostIf, "a veth", "a "+l.kind)
-	c.differ(a.HostIf+": state", "up", state(l))
+	if !a.leftDown() || !l.up() {
+		c.differ(a.HostIf+": state", "up", state(l))
+	}
 	c.differ(a.HostIf+": MTU", strconv.Itoa(a.MTU), strconv.Itoa(l.mtu))
 	return l, true, nil
 }
@@ -70,11 +72,14 @@ func (h *Host) checkPort(c *comparison, a Attachment) error {
 		return err
 	}
 	c.differ(a.Bridge, "a bridge", "a "+br.kind)
-	c.differ(a.Bridge+": state", "up", state(br))
+	if !a.leftDown() || !br.up() {
+		c.differ(a.Bridge+": state", "up", state(br))
+	}
 	if end.master != br.index {
 		c.differ(a.HostIf+": bridge", a.Bridge, h.nameOf(end.master))
+		return nil
 	}
-	return nil
+	return h.checkPortOptions(c, a, end, br)
 }
 
 func (h *Host) nameOf(index int) string {
@@ -132,7 +137,9 @@ func (in *Inside) check(c *comparison, a Attachment) error {
 	if err != nil {
 		return err
 	}
-	c.differ(a.IfName+": state", "up", state(l))
+	if !a.leftDown() {
+		c.differ(a.IfName+": state", "up", state(l))
+	}
 	if a.MTU != 0 && (a.Tuning == nil || a.Tuning.MTU == 0) { // else tuning's to compare
 		c.differ(a.IfName+": MTU", strconv.Itoa(a.MTU), strconv.Itoa(l.mtu))
 	}

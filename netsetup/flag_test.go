@@ -215,7 +215,7 @@ func FuzzParseFlag(f *testing.F) {
 			}
 		}
 		if r.Network != nil && r.Network.Source == r.Source {
-			if _, err := confOf(r, bridgeKeys); r.Strategy == "bridge" && err != nil {
+			if _, err := (bridge{}).Plan(r); r.Strategy == "bridge" && err != nil {
 				t.Errorf("%q: the network built for it has faults: %v", value, err)
 			}
 		}

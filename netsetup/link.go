@@ -28,8 +28,14 @@ type link struct {
 	flags  uint32
 	txQLen int // packets
 
+	peer int // veth: index of the other end; 0 if it is in another namespace
+
 	stp          bool // bridge: the spanning tree protocol is on
 	forwardDelay int  // bridge: in 1/100 s
+	filtering    bool // bridge: VLANs are kept apart
+	defaultVLAN  int  // bridge: what a new port is in; 0 = none
+	hairpin      bool // port of a bridge
+	isolated     bool // port of a bridge
 }
 
 func (l link) up() bool      { return l.flags&unix.IFF_UP != 0 }
@@ -100,6 +106,8 @@ func parseLink(b []byte) (l link) {
 			l.txQLen = u32(v)
 		case unix.IFLA_MASTER:
 			l.master = u32(v)
+		case unix.IFLA_LINK:
+			l.peer = u32(v)
 		case unix.IFLA_LINKINFO:
 			attrs(v, func(kind uint16, v []byte) {
 				switch {
@@ -107,6 +115,8 @@ func parseLink(b []byte) (l link) {
 					l.kind = text(v)
 				case kind == unix.IFLA_INFO_DATA && l.kind == "bridge":
 					l.parseBridge(v)
+				case kind == nl.IFLA_INFO_SLAVE_DATA:
+					l.parsePort(v)
 				}
 			})
 		}
@@ -121,6 +131,21 @@ func (l *link) parseBridge(b []byte) {
 			l.stp = u32(v) != 0
 		case nl.IFLA_BR_FORWARD_DELAY:
 			l.forwardDelay = u32(v)
+		case nl.IFLA_BR_VLAN_FILTERING:
+			l.filtering = len(v) > 0 && v[0] != 0
+		case nl.IFLA_BR_VLAN_DEFAULT_PVID:
+			l.defaultVLAN = u16(v)
+		}
+	})
+}
+
+func (l *link) parsePort(b []byte) {
+	attrs(b, func(kind uint16, v []byte) {
+		switch kind {
+		case nl.IFLA_BRPORT_MODE:
+			l.hairpin = len(v) > 0 && v[0] != 0
+		case nl.IFLA_BRPORT_ISOLATED:
+			l.isolated = len(v) > 0 && v[0] != 0
 		}
 	})
 }

@@ -16,7 +16,6 @@ type netConf struct {
 	forceAddress bool
 	ipMasq       bool
 	mtu          int
-	hairpin      bool
 	promiscuous  bool
 	dad          bool
 	dns          DNS

@@ -95,6 +95,14 @@ func TestPlanRefuses(t *testing.T) {
 		{`{"type": "bridge", "bridge": "a/b", "hairpinMode": true, "promiscMode": true, "ipMasqBackend": "iptable", "nsinit": "exec"}`, nil, []string{
 			`plugins[0].bridge: "a/b"`, "plugins[0].hairpinMode: excludes promiscMode", `ipMasqBackend: "iptable": unknown; "nftables" or "iptables"; did you mean iptables?`, `nsinit: "exec": running the real plugin`,
 		}},
+		{`{"type": "bridge", "vlan": 4095, "vlanTrunk": [{"id": 0}, {"minID": 5}, {"minID": 7, "maxID": 5}, {"id": 5, "maxId": 7}, 5], "preserveDefaultVlan": 1}`, nil, []string{
+			`plugins[0].vlan: "4095": out of range; 0 to 4094`, `vlanTrunk[0].id: "0": out of range; 1 to 4094`, "vlanTrunk[1]: one of minID and maxID without the other",
+			"vlanTrunk[2]: minID 7 lies behind maxID 5", "vlanTrunk[3].maxId: unknown key; did you mean maxID?", "vlanTrunk[4]: a number; an object", "preserveDefaultVlan: a number; true or false",
+		}},
+		{`{"type": "bridge", "bridge": "a123456789012", "vlan": 100, "isGateway": true, "disableContainerInterface": true, "ipam": {"type": "host-local", "subnet": "10.1.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}}`, nil, []string{
+			"disableContainerInterface: an interface that stays down has no addresses", "disableContainerInterface: an interface that stays down has no routes",
+			`plugins[0].bridge: "a123456789012.100", the gateway's device in VLAN 100: 17 bytes`,
+		}},
 		{`{"type": "bridge", "ipam": {"type": "dhcp"}}`, nil, []string{`ipam.type: "dhcp": not supported yet`}},
 		{`{"type": "bridge", "ipam": {"type": "hostlocal"}}`, nil, []string{"did you mean host-local?"}},
 		{`{"type": "bridge", "ipam": {"subnet": "10.0.0.0/8"}}`, nil, []string{"ipam.type: missing"}},

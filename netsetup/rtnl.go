@@ -241,5 +241,13 @@ func u32(b []byte) int {
 	return int(int32(nl.NativeEndian().Uint32(b)))
 }
 
+// u16 is u32 for two bytes.
+func u16(b []byte) int {
+	if len(b) < 2 {
+		return 0
+	}
+	return int(nl.NativeEndian().Uint16(b))
+}
+
 // text reads a string that ends in a zero byte.
 func text(b []byte) string { return unix.ByteSliceToString(b) }

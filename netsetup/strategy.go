@@ -41,7 +41,6 @@ type Plan struct {
 	UplinkMTU  bool     // MTU 0: take the uplink's
 
 	ForceAddress bool   // bridge: take its other addresses of the family away
-	Hairpin      bool   // bridge: what leaves by a port may come back by it
 	Promiscuous  bool   // bridge: the bridge itself is promiscuous
 	DAD          bool   // look for duplicates of IPv6 addresses
 	ResolvConf   string // host-local: a file on the host that says what DNS doesn't; "" = none
@@ -101,6 +100,7 @@ type Attachment struct {
 	DAD        bool           `json:"dad,omitzero"`     // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
+	Port       *BridgePort    `json:"port,omitzero"`       // bridge: what its port has that others have not; nil = nothing
 	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
 	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing
 }

@@ -23,7 +23,8 @@ type pair struct {
 	mac     net.HardwareAddr
 	mtu     int // of both ends
 	master  int // index of the bridge that the host's end is a port of; 0 = none
-	hairpin bool
+
+	hairpin, isolated bool // of the port
 }
 
 // nameTries is how often another random name is tried: each has 50 bits.
@@ -101,11 +102,8 @@ func (h *Host) finishHostEnd(name string, p pair) error {
 	if p.master != 0 {
 		request = append(request, noLinkLocal())
 	}
-	if p.hairpin {
-		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-		info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-		info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, nl.Uint8Attr(1))
-		request = append(request, info)
+	if p.hairpin || p.isolated {
+		request = append(request, p.portOptions())
 	}
 	err := h.c.setLink(request...)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
@@ -120,6 +118,19 @@ func (h *Host) finishHostEnd(name string, p pair) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+func (p pair) portOptions() *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+	options := info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
+	if p.hairpin {
+		options.AddRtAttr(nl.IFLA_BRPORT_MODE, nl.Uint8Attr(1))
+	}
+	if p.isolated {
+		options.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, nl.Uint8Attr(1))
+	}
+	return info
 }
 
 func without(request []nl.NetlinkRequestData, kind uint16) (kept []nl.NetlinkRequestData) {
@@ -200,7 +211,8 @@ func (h *Host) undoLink(o Object) error {
 	if err != nil {
 		return err
 	}
-	if !strings.HasPrefix(l.alias, aliasPrefix) || (o.Owner != "" && !ownedBy(l.alias, o.Owner)) {
+	halfMade := o.Owner == "" && unnamed(l) // a gateway's
+	if !halfMade && (!strings.HasPrefix(l.alias, aliasPrefix) || (o.Owner != "" && !ownedBy(l.alias, o.Owner))) {
 		return nil
 	}
 	if err := h.c.delLink(l.index); err != nil {
