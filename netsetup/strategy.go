@@ -99,6 +99,7 @@ type Attachment struct {
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
 	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
+	IFB        string         `json:"ifb,omitzero"`        // the device on the host behind which what the container sends is limited
 	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing
 }
 
