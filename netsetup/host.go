@@ -109,6 +109,8 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 		return h.undoBridge(o)
 	case "netns-name":
 		return undoName(o)
+	case kindIFB:
+		return h.undoIFB(o)
 	case kindTuning:
 		return undoTuning(o)
 	}

@@ -27,6 +27,7 @@ type link struct {
 	master int // index of the bridge that it is a port of; 0 if none
 	flags  uint32
 	txQLen int // packets
+	peer   int // index of the other end, or of the device below
 
 	peer int // veth: index of the other end; 0 if it is in another namespace
 
@@ -102,6 +103,8 @@ func parseLink(b []byte) (l link) {
 			l.mac = append(net.HardwareAddr(nil), v...)
 		case unix.IFLA_MTU:
 			l.mtu = u32(v)
+		case unix.IFLA_LINK:
+			l.peer = u32(v)
 		case unix.IFLA_TXQLEN:
 			l.txQLen = u32(v)
 		case unix.IFLA_MASTER:

@@ -102,6 +102,7 @@ type Attachment struct {
 	Masquerade bool           `json:"masquerade,omitzero"`
 	Port       *BridgePort    `json:"port,omitzero"`       // bridge: what its port has that others have not; nil = nothing
 	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
+	IFB        string         `json:"ifb,omitzero"`        // the device on the host behind which what the container sends is limited
 	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing
 }
 

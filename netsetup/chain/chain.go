@@ -17,6 +17,8 @@ import (
 // A switch and not a map: a map would be filled at each start.
 func policyOf(kind string, _ policy.Options) netsetup.Policy {
 	switch kind {
+	case "bandwidth":
+		return netsetup.BandwidthPolicy()
 	case "tuning":
 		return netsetup.TuningPolicy()
 	}
