@@ -286,8 +286,8 @@ func (c *confReader) masqBackend(path string, v *jsonValue) {
 
 // capabilities says what a runtime may pass in. nsinit passes these anyway.
 func (c *confReader) capabilities(path string, v *jsonValue) {
-	keys := ignored("ips", "mac")
-	c.object(path, v, append(keys, c.notYet("portMappings", "bandwidth", "ipRanges", "dns", "aliases", "infinibandGUID", "deviceID", "cgroupPath")...))
+	keys := ignored("ips", "mac", "deviceID")
+	c.object(path, v, append(keys, c.notYet("portMappings", "bandwidth", "ipRanges", "dns", "aliases", "infinibandGUID", "cgroupPath")...))
 }
 
 // nsinitKey is nsinit's own key: who runs the plugin.
