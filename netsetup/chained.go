@@ -49,7 +49,8 @@ type Runtime struct {
 	IPRanges     [][]Subnet        `json:"ipRanges,omitzero"`
 	DNS          DNS               `json:"dns,omitzero"`
 	Aliases      []string          `json:"aliases,omitzero"`
-	Args         map[string]string `json:"args,omitzero"` // CNI_ARGS
+	Args         map[string]string `json:"args,omitzero"`     // CNI_ARGS
+	DeviceID     string            `json:"deviceID,omitzero"` // host-device: a PCI or auxiliary device
 }
 
 // A PortMapping publishes ports of the container on the host.

@@ -96,7 +96,7 @@ func (h *Host) uplinkMTU() (int, error) {
 }
 
 // Undo removes one object of the kinds that this package records: "link",
-// "netns-name", "bridge". An object that is gone, or that is somebody else's
+// "netns-name", "bridge", "device". An object that is gone, or that is somebody else's
 // under the same name, is no error.
 func Undo(ctx context.Context, h *Host, o Object) error {
 	if err := ctx.Err(); err != nil {
@@ -107,6 +107,8 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 		return h.undoLink(o)
 	case "bridge":
 		return h.undoBridge(o)
+	case KindDevice:
+		return h.undoDevice(o)
 	case "netns-name":
 		return undoName(o)
 	case kindIFB:

@@ -90,11 +90,14 @@ func bindNamespace(fd int, path string) error {
 
 // lockNames takes the lock that ip netns takes while it makes the directory a
 // mount point.
-func lockNames() (unlock func(), err error) {
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+func lockNames() (unlock func(), err error) { return lockDir(netnsDir, 0o755) }
+
+// lockDir makes the directory if it is missing and locks it.
+func lockDir(path string, mode os.FileMode) (unlock func(), err error) {
+	if err := os.MkdirAll(path, mode); err != nil {
 		return nil, err
 	}
-	dir, err := os.Open(netnsDir)
+	dir, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +109,7 @@ func lockNames() (unlock func(), err error) {
 	}
 	if err != nil {
 		_ = dir.Close()
-		return nil, fmt.Errorf("lock %s: %w", netnsDir, err)
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return func() { _ = dir.Close() }, nil
 }

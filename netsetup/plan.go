@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // PlanAll validates all requests of one container together, numbers the
@@ -95,7 +96,7 @@ func nameInterfaces(reqs []Request) {
 func checkIfNames(reqs []Request) (faults []error) {
 	for i := range reqs {
 		for j := range i {
-			if reqs[i].IfName == reqs[j].IfName && hasInterface(&reqs[i]) && hasInterface(&reqs[j]) {
+			if reqs[i].IfName == reqs[j].IfName && !strings.Contains(reqs[i].IfName, "%d") && hasInterface(&reqs[i]) && hasInterface(&reqs[j]) {
 				faults = append(faults, fmt.Errorf("%s: interface %s: network %d has it already (%s); give another interface_name",
 					reqs[i].where(), quoted(reqs[i].IfName), j+1, reqs[j].where()))
 			}

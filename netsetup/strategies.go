@@ -19,6 +19,10 @@ func strategyOf(name string) Strategy {
 		return ptp{}
 	case "loopback":
 		return loopback{}
+	case "host-device":
+		return hostDevice{}
+	case "net-device":
+		return netDevice{}
 	case "netns":
 		return join{}
 	}
@@ -26,7 +30,9 @@ func strategyOf(name string) Strategy {
 }
 
 // Strategies returns the words that StrategyOf knows, sorted.
-func Strategies() []string { return []string{"bridge", "loopback", "netns", "ptp"} }
+func Strategies() []string {
+	return []string{"bridge", "host-device", "loopback", "net-device", "netns", "ptp"}
+}
 
 // StrategyOf returns the strategy called name; the error of an unknown one
 // lists those that there are.

@@ -19,6 +19,8 @@ type Request struct {
 	MAC      string         // "" = derived from the first address, so that a neighbour's cache stays true
 	MTU      int            // bytes; 0 = the network's, else the uplink's
 	Path     string         // netns: the namespace to join, a path
+	Device   string         // net-device: the host's device
+	Stays    bool           // net-device: it is left where it is when the container ends: the namespace is not the container's own
 	Source   string         // where it was written, for errors: `--network bridge:mtu=9`, `FILE`
 	Owner    string         // the container's id, which the host's end names in its alias; "" = nobody
 	Runtime  Runtime        // what is asked of the network's further plugins
@@ -85,19 +87,21 @@ type DNS struct {
 // what the container half still has to do. It is the only value that passes
 // between them, over the sync pipe, and it is kept in the container's state.
 type Attachment struct {
-	Network    string         `json:"network"`          // the network's name
-	Strategy   string         `json:"strategy"`         // who made it
-	IfName     string         `json:"ifName"`           // the name inside
-	Arrived    string         `json:"arrived,omitzero"` // the name that it arrived under; "" = IfName
-	HostIf     string         `json:"hostIf,omitzero"`  // the host's end; "" if there is none
-	Bridge     string         `json:"bridge,omitzero"`  // the bridge that HostIf is a port of; "" if none
-	MAC        string         `json:"mac,omitzero"`     // of the inner end
-	MTU        int            `json:"mtu,omitzero"`     // bytes; 0 = leave it
-	Addresses  []netip.Prefix `json:"addresses"`        // in order; the first of a family is the source address
-	Gateways   []netip.Addr   `json:"gateways"`         // default gateways, at most one a family
-	Routes     []Route        `json:"routes,omitzero"`  // further routes
-	NoIPv6     bool           `json:"noIPv6,omitzero"`  // disable_ipv6 before it is up
-	DAD        bool           `json:"dad,omitzero"`     // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
+	Network    string         `json:"network"`             // the network's name
+	Strategy   string         `json:"strategy"`            // who made it
+	IfName     string         `json:"ifName"`              // the name inside
+	Arrived    string         `json:"arrived,omitzero"`    // the name that it arrived under; "" = IfName
+	HostIf     string         `json:"hostIf,omitzero"`     // the host's end; "" if there is none
+	Bridge     string         `json:"bridge,omitzero"`     // the bridge that HostIf is a port of; "" if none
+	HostDevice string         `json:"hostDevice,omitzero"` // host-device, net-device: its name on the host
+	Kept       [][]byte       `json:"-"`                   // net-device: its addresses, as the kernel told them
+	MAC        string         `json:"mac,omitzero"`        // of the inner end
+	MTU        int            `json:"mtu,omitzero"`        // bytes; 0 = leave it
+	Addresses  []netip.Prefix `json:"addresses"`           // in order; the first of a family is the source address
+	Gateways   []netip.Addr   `json:"gateways"`            // default gateways, at most one a family
+	Routes     []Route        `json:"routes,omitzero"`     // further routes
+	NoIPv6     bool           `json:"noIPv6,omitzero"`     // disable_ipv6 before it is up
+	DAD        bool           `json:"dad,omitzero"`        // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
 	Port       *BridgePort    `json:"port,omitzero"`       // bridge: what its port has that others have not; nil = nothing
