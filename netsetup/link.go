@@ -25,7 +25,9 @@ type link struct {
 	mac    net.HardwareAddr
 	mtu    int
 	master int // index of the bridge that it is a port of; 0 if none
+	lower  int // index of the device that it stands on, in whatever namespace; 0 if none
 	flags  uint32
+	data   []byte // IFLA_INFO_DATA, which depends on the kind
 
 	stp          bool // bridge: the spanning tree protocol is on
 	forwardDelay int  // bridge: in 1/100 s
@@ -97,6 +99,8 @@ func parseLink(b []byte) (l link) {
 			l.mtu = u32(v)
 		case unix.IFLA_MASTER:
 			l.master = u32(v)
+		case unix.IFLA_LINK:
+			l.lower = u32(v)
 		case unix.IFLA_LINKINFO:
 			attrs(v, func(kind uint16, v []byte) {
 				switch {
@@ -104,6 +108,8 @@ func parseLink(b []byte) (l link) {
 					l.kind = text(v)
 				case kind == unix.IFLA_INFO_DATA && l.kind == "bridge":
 					l.parseBridge(v)
+				case kind == unix.IFLA_INFO_DATA:
+					l.data = v
 				}
 			})
 		}

@@ -21,12 +21,24 @@ func strategyOf(name string) Strategy {
 		return loopback{}
 	case "netns":
 		return join{}
+	case "macvlan":
+		return macvlan{}
+	case "ipvlan":
+		return ipvlan{}
+	case "vlan":
+		return vlan{}
+	case "dummy":
+		return dummy{}
+	case "tap":
+		return tap{}
 	}
 	return nil
 }
 
 // Strategies returns the words that StrategyOf knows, sorted.
-func Strategies() []string { return []string{"bridge", "loopback", "netns", "ptp"} }
+func Strategies() []string {
+	return []string{"bridge", "dummy", "ipvlan", "loopback", "macvlan", "netns", "ptp", "tap", "vlan"}
+}
 
 // StrategyOf returns the strategy called name; the error of an unknown one
 // lists those that there are.

@@ -45,6 +45,7 @@ type Plan struct {
 	DAD          bool   // look for duplicates of IPv6 addresses
 	ResolvConf   string // host-local: a file on the host that says what DNS doesn't; "" = none
 
+	NoLease  bool            // static addresses are nobody else's business: none is leased
 	Own      any             // the strategy's own keys, as its Plan read them
 	Policies []PlannedPolicy // of the network's further plugins, in the order of the list
 }
@@ -97,6 +98,8 @@ type Attachment struct {
 	DAD        bool           `json:"dad,omitzero"`     // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
+	Sublink    *Sublink       `json:"sublink,omitzero"`    // what IfName stands on, if on another device
+	Tap        *Tap           `json:"tap,omitzero"`        // of a tap device
 	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
 }
 
