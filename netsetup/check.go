@@ -137,7 +137,8 @@ func (in *Inside) check(c *comparison, a Attachment) error {
 	if err != nil {
 		return err
 	}
-	if !a.leftDown() {
+	// A tap has a carrier while a program has it open.
+	if !a.leftDown() && (a.Tap == nil || !l.up()) {
 		c.differ(a.IfName+": state", "up", state(l))
 	}
 	if a.MTU != 0 && (a.Tuning == nil || a.Tuning.MTU == 0) { // else tuning's to compare

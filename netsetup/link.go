@@ -25,11 +25,10 @@ type link struct {
 	mac    net.HardwareAddr
 	mtu    int
 	master int // index of the bridge that it is a port of; 0 if none
+	peer   int // index of the other end, or of the device that it stands on, in whatever namespace; 0 if none
 	flags  uint32
-	txQLen int // packets
-	peer   int // index of the other end, or of the device below
-
-	peer int // veth: index of the other end; 0 if it is in another namespace
+	txQLen int    // packets
+	data   []byte // IFLA_INFO_DATA, which depends on the kind
 
 	stp          bool // bridge: the spanning tree protocol is on
 	forwardDelay int  // bridge: in 1/100 s
@@ -109,8 +108,6 @@ func parseLink(b []byte) (l link) {
 			l.txQLen = u32(v)
 		case unix.IFLA_MASTER:
 			l.master = u32(v)
-		case unix.IFLA_LINK:
-			l.peer = u32(v)
 		case unix.IFLA_LINKINFO:
 			attrs(v, func(kind uint16, v []byte) {
 				switch {
@@ -118,6 +115,8 @@ func parseLink(b []byte) (l link) {
 					l.kind = text(v)
 				case kind == unix.IFLA_INFO_DATA && l.kind == "bridge":
 					l.parseBridge(v)
+				case kind == unix.IFLA_INFO_DATA:
+					l.data = v
 				case kind == nl.IFLA_INFO_SLAVE_DATA:
 					l.parsePort(v)
 				}

@@ -25,13 +25,25 @@ func strategyOf(name string) Strategy {
 		return netDevice{}
 	case "netns":
 		return join{}
+	case "macvlan":
+		return macvlan{}
+	case "ipvlan":
+		return ipvlan{}
+	case "vlan":
+		return vlan{}
+	case "dummy":
+		return dummy{}
+	case "tap":
+		return tap{}
 	}
 	return nil
 }
 
 // Strategies returns the words that StrategyOf knows, sorted.
 func Strategies() []string {
-	return []string{"bridge", "host-device", "loopback", "net-device", "netns", "ptp"}
+	return []string{
+		"bridge", "dummy", "host-device", "ipvlan", "loopback", "macvlan", "net-device", "netns", "ptp", "tap", "vlan",
+	}
 }
 
 // StrategyOf returns the strategy called name; the error of an unknown one

@@ -47,6 +47,7 @@ type Plan struct {
 	DAD          bool   // look for duplicates of IPv6 addresses
 	ResolvConf   string // host-local: a file on the host that says what DNS doesn't; "" = none
 
+	NoLease  bool            // static addresses are nobody else's business: none is leased
 	Own      any             // the strategy's own keys, as its Plan read them
 	Policies []PlannedPolicy // of the network's further plugins, in the order of the list
 }
@@ -105,6 +106,8 @@ type Attachment struct {
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
 	Port       *BridgePort    `json:"port,omitzero"`       // bridge: what its port has that others have not; nil = nothing
+	Sublink    *Sublink       `json:"sublink,omitzero"`    // what IfName stands on, if on another device
+	Tap        *Tap           `json:"tap,omitzero"`        // of a tap device
 	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
 	IFB        string         `json:"ifb,omitzero"`        // the device on the host behind which what the container sends is limited
 	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing

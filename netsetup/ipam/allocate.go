@@ -69,6 +69,10 @@ func (s *store) asWritten(p netsetup.Plan) (addrs []netip.Prefix, gateways []net
 		if want.Bits() < 0 {
 			return addrs, nil, fmt.Errorf("address %s: no prefix length, and no pool that has one; write %s/24 or the like", want.Addr(), want.Addr())
 		}
+		if p.NoLease {
+			addrs = append(addrs, want)
+			continue
+		}
 		ok, err := s.reserve(want.Addr(), noRange)
 		if err != nil {
 			return addrs, nil, err
