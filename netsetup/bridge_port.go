@@ -284,10 +284,3 @@ func vlanList(entries []vlanEntry) string {
 	}
 	return strings.Join(words, ", ")
 }
-
-func onOff(b bool) string {
-	if b {
-		return "on"
-	}
-	return "off"
-}

@@ -3,7 +3,6 @@ package netsetup
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // finishAnnounced is finish for an interface whose neighbours may know its addresses
@@ -122,16 +121,4 @@ func routeLines(a Attachment) (lines []string) {
 		}
 	}
 	return lines
-}
-
-// shellWord quotes s for sh(1) where that is needed.
-func shellWord(s string) string {
-	for i := range len(s) {
-		c := s[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_-./:=@+", c) >= 0 {
-			continue
-		}
-		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-	}
-	return s
 }

@@ -33,7 +33,8 @@ func (hostDevice) Plan(r Request) (Plan, error) {
 			})},
 			{"kernelpath", c.checked(&own.want.kernelPath, checkKernelPath)},
 			{"pciBusID", c.checked(&own.want.pci, checkBusID)},
-			{"DPDKMode", c.boolean(&own.dpdk)}, {"dpdkMode", c.boolean(&own.dpdk)},
+			{"DPDKMode", c.boolean(&own.dpdk)},
+			{"dpdkMode", c.boolean(&own.dpdk)},
 		}
 	})
 	p, faults := planNet(r, conf)

@@ -161,7 +161,7 @@ func (n *NetNS) rtnl() (c *rtnl, err error) {
 // netns opens the namespace that the socket speaks to.
 func (c *rtnl) netns() (*NetNS, error) {
 	const name = "host's network namespace"
-	fd, err := unix.IoctlRetInt(c.socket.GetFd(), unix.SIOCGSKNS)
+	fd, err := unix.IoctlRetInt(c.fd, unix.SIOCGSKNS)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

@@ -178,7 +178,7 @@ func routesAgain(raw []byte, from, to int, age time.Duration) (requests []routeR
 	if !alive {
 		return nil
 	}
-	name := parseRoute(raw).String()
+	name := parseRoutes(raw)[0].String()
 	if r.hops != nil && raw[0] == unix.AF_INET6 {
 		for _, hop := range r.splitHops() {
 			requests = append(requests, routeRequest{name, unix.NLM_F_CREATE | unix.NLM_F_APPEND, hop})

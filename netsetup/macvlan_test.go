@@ -211,6 +211,8 @@ func TestMacvlanAnnounces(t *testing.T) {
 	frames := listen(t, host.Node, "sw1")
 	c := newContainer(t, host, "web")
 	c.start(t, host, planOf(t, `{"type": "macvlan", "master": "eth1", `+pools9+`}`), addrs9(2))
-	heard := frames(func(heard string) bool { return strings.Contains(heard, "ARP 10.9.0.2") && strings.Contains(heard, "NA fd00:9::2") })
+	heard := frames(func(heard string) bool {
+		return strings.Contains(heard, "ARP 10.9.0.2") && strings.Contains(heard, "NA fd00:9::2")
+	})
 	wantParts(t, heard, "ARP 10.9.0.2 is-at 0a:58:0a:09:00:02", "NA fd00:9::2")
 }

@@ -21,8 +21,6 @@ type vlanConf struct {
 	id int
 }
 
-const maxVLAN = 4094
-
 func (own *vlanConf) keys(c *confReader) []confKey {
 	return append(own.sublinkConf.keys(c), confKey{"vlanId", func(path string, v *jsonValue) {
 		if c.number(&own.id)(path, v); own.id > maxVLAN {
