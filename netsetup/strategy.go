@@ -84,19 +84,20 @@ type DNS struct {
 // what the container half still has to do. It is the only value that passes
 // between them, over the sync pipe, and it is kept in the container's state.
 type Attachment struct {
-	Network    string         `json:"network"`          // the network's name
-	Strategy   string         `json:"strategy"`         // who made it
-	IfName     string         `json:"ifName"`           // the name inside
-	Arrived    string         `json:"arrived,omitzero"` // the name that it arrived under; "" = IfName
-	HostIf     string         `json:"hostIf,omitzero"`  // the host's end; "" if there is none
-	Bridge     string         `json:"bridge,omitzero"`  // the bridge that HostIf is a port of; "" if none
-	MAC        string         `json:"mac,omitzero"`     // of the inner end
-	MTU        int            `json:"mtu,omitzero"`     // bytes; 0 = leave it
-	Addresses  []netip.Prefix `json:"addresses"`        // in order; the first of a family is the source address
-	Gateways   []netip.Addr   `json:"gateways"`         // default gateways, at most one a family
-	Routes     []Route        `json:"routes,omitzero"`  // further routes
-	NoIPv6     bool           `json:"noIPv6,omitzero"`  // disable_ipv6 before it is up
-	DAD        bool           `json:"dad,omitzero"`     // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
+	Network    string         `json:"network"`            // the network's name
+	Strategy   string         `json:"strategy"`           // who made it
+	IfName     string         `json:"ifName"`             // the name inside
+	Arrived    string         `json:"arrived,omitzero"`   // the name that it arrived under; "" = IfName
+	HostIf     string         `json:"hostIf,omitzero"`    // the host's end; "" if there is none
+	Bridge     string         `json:"bridge,omitzero"`    // the bridge that HostIf is a port of; "" if none
+	NewBridge  bool           `json:"newBridge,omitzero"` // it was made for this attachment
+	MAC        string         `json:"mac,omitzero"`       // of the inner end
+	MTU        int            `json:"mtu,omitzero"`       // bytes; 0 = leave it
+	Addresses  []netip.Prefix `json:"addresses"`          // in order; the first of a family is the source address
+	Gateways   []netip.Addr   `json:"gateways"`           // default gateways, at most one a family
+	Routes     []Route        `json:"routes,omitzero"`    // further routes
+	NoIPv6     bool           `json:"noIPv6,omitzero"`    // disable_ipv6 before it is up
+	DAD        bool           `json:"dad,omitzero"`       // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
 	Routed     bool           `json:"routed,omitzero"`     // its network has the host for a gateway, without masquerading
