@@ -126,7 +126,7 @@ func TestBandwidthCommands(t *testing.T) {
 			}
 			if byHand {
 				a.IFB = "ifb9"
-				replay(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
+				replayPolicy(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
 			} else {
 				c.attachPolicy(t, host, p, &a, noRecord)
 			}

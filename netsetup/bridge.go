@@ -91,7 +91,8 @@ func (bridge) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs 
 	// A bridge that somebody takes away between the look-up and the request makes
 	// the request fail with EINVAL; the second time it is made again.
 	for try := 1; ; try++ {
-		br, err := h.ensureBridge(p, addrs, record)
+		br, made, err := h.ensureBridge(p, addrs, record)
+		a.NewBridge = a.NewBridge || made
 		if err != nil {
 			return Attachment{}, err
 		}
@@ -163,6 +164,3 @@ func (bridge) Configure(in *Inside, a Attachment) error {
 	}
 	return in.finish(a, 0)
 }
-
-// Commands returns what Attach and Configure do, in the words of iproute2.
-func (bridge) Commands(Plan, Attachment) []Command { return nil }

@@ -17,42 +17,44 @@ import (
 // ensureBridge returns the network's bridge, up and with the gateway's addresses. A
 // bridge that has them costs a look-up and a list of its own addresses. One that
 // is half made, by another starter at this moment or by one that was killed, is
-// finished: every request here may be made twice.
-func (h *Host) ensureBridge(p Plan, addrs []netip.Prefix, record Recorder) (link, error) {
-	br, err := h.c.linkByName(p.Bridge)
+// finished: every request here may be made twice. made tells whether there was none.
+func (h *Host) ensureBridge(p Plan, addrs []netip.Prefix, record Recorder) (br link, made bool, err error) {
+	br, err = h.c.linkByName(p.Bridge)
 	if errors.Is(err, unix.ENODEV) {
+		made = true
 		br, err = h.makeBridge(p, record)
 	}
 	if err == nil && br.kind == "bridge" && unnamed(br) {
 		br, err = h.nameBridge(p)
 	}
 	if err != nil {
-		return br, err
+		return br, made, err
 	}
 	if br.kind != "bridge" {
-		return br, fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
+		return br, made, fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
 	}
-	wanted := gatewayAddrs(p, addrs)
-	port := p.port()
-	if port.filtered() {
+	if port := p.port(); port.filtered() {
 		if br, err = h.filterVLANs(br); err != nil {
-			return br, err
+			return br, made, err
 		}
 	}
-	onBridge := wanted
-	if port.GatewayIf != "" {
-		onBridge = nil
-	}
-	if err := h.readyGateway(br, p, onBridge); err != nil {
-		return br, err
-	}
-	if port.GatewayIf != "" {
-		if err := h.ensureGatewayIf(br, p, wanted, record); err != nil {
-			return br, err
-		}
+	if err := h.readyGateways(br, p, gatewayAddrs(p, addrs), record); err != nil {
+		return br, made, err
 	}
 	h.warnOf(br, p)
-	return br, nil
+	return br, made, nil
+}
+
+// readyGateways sets br up, with the gateway's addresses on it or on the device for
+// the port's VLAN.
+func (h *Host) readyGateways(br link, p Plan, wanted []netip.Prefix, record Recorder) error {
+	if p.port().GatewayIf == "" {
+		return h.readyGateway(br, p, wanted)
+	}
+	if err := h.readyGateway(br, p, nil); err != nil {
+		return err
+	}
+	return h.ensureGatewayIf(br, p, wanted, record)
 }
 
 // readyGateway sets l up with its settings and the gateway's addresses.

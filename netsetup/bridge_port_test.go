@@ -139,7 +139,7 @@ func TestBridgeVLAN(t *testing.T) {
 		all, attached = append(all, c), append(attached, a)
 	}
 	wantEqual(t, "gateway's device", attached[0].Port.GatewayIf, "br0.100")
-	wantEqual(t, "records", fmt.Sprint(records), "[{bridge lan br0     } {link lan br0.100     } {link lan br0.200     }]")
+	wantEqual(t, "records", fmt.Sprint(records), "[{bridge lan br0    } {link lan br0.100    } {link lan br0.200    }]")
 	wantUsable(t, all[0].Node, "eth0", "10.1.0.1", "fd00:1::1", "10.1.0.3", "fd00:1::3")
 	wantUsable(t, all[2].Node, "eth0", "10.2.0.1")
 	all[2].Run(t, "ip", "addr", "add", "10.1.0.9/24", "dev", "eth0").OK(t)

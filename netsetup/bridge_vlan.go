@@ -73,7 +73,8 @@ func (h *Host) makeGatewayIf(br link, p Plan, record Recorder) (link, error) {
 	request := []nl.NetlinkRequestData{
 		ifinfo(0, unix.IFF_UP, unix.IFF_UP), nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(br.index))), info,
 	}
-	for _, attr := range endAttrs(hostIfName(), br.mtu) {
+	port := gatewayPort(name)
+	for _, attr := range append(endAttrs(port, br.mtu), nl.NewRtAttr(unix.IFLA_ADDRESS, bridgeMAC(port))) {
 		request = append(request, attr)
 	}
 	if err := h.c.addLink(request...); err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another starter
@@ -106,6 +107,9 @@ func (h *Host) nameGatewayIf(br, l link, p Plan) error {
 	}
 	return nil
 }
+
+// gatewayPort names the bridge's end of a gateway's pair.
+func gatewayPort(name string) string { return "nsi-" + shortHash(name) }
 
 // gatewayAlias marks the bridge's end of a gateway's pair, which goes with the bridge.
 func gatewayAlias(name string) string { return aliasPrefix + "gateway " + name }

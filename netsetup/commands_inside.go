@@ -19,7 +19,7 @@ func (in *Inside) finishAnnounced(a Attachment) error {
 
 // sublinkCommand makes a device that stands on another one; words end the line.
 func sublinkCommand(p Plan, a Attachment, words string) Command {
-	line := "ip link add link " + shellWord(a.Sublink.Parent) + " name " + shellWord(a.IfName)
+	line := "ip link add link " + word(a.Sublink.Parent) + " name " + word(a.IfName)
 	if !a.Sublink.Inside {
 		line += " netns $NETNS"
 	}
@@ -33,92 +33,15 @@ func mtuWords(mtu int) string {
 	return " mtu " + strconv.Itoa(mtu)
 }
 
-// finishCommands are what finish does, for a device that has its name, MTU and MAC.
-// arp and nd say whether the neighbours of a family are told of its addresses.
-func finishCommands(a Attachment, arp, nd bool) []Command {
-	name := shellWord(a.IfName)
-	lines := settingLines(a, arp, nd)
-	for _, p := range a.Addresses {
-		line := "ip addr add " + p.String()
-		if p.Addr().Is4() && p.Bits() < 31 {
-			line += " brd +"
-		}
-		line += " dev " + name
-		if p.Addr().Is6() && !a.DAD {
-			line += " nodad"
-		}
-		lines = append(lines, line)
+// announcedCommands are finishCommands for an interface whose neighbours are told of
+// its addresses, those of IPv4 if arp and those of IPv6 if nd.
+func announcedCommands(a Attachment, arp, nd bool) []Command {
+	var s script
+	if len(a.Addresses) > 0 && arp {
+		s.inside("%s", setting("ipv4", a.IfName, "arp_notify", "1"))
 	}
-	lines = append(lines, "ip link set "+name+" up")
-	lines = append(lines, routeLines(a)...)
-	var commands []Command
-	for _, line := range lines {
-		commands = append(commands, Command{Inside: true, Line: line})
+	if len(a.Addresses) > 0 && nd {
+		s.inside("%s", setting("ipv6", a.IfName, "ndisc_notify", "1"))
 	}
-	return commands
-}
-
-func settingLines(a Attachment, arp, nd bool) (lines []string) {
-	set := func(family, key, value string) {
-		lines = append(lines, "sysctl -qw "+shellWord("net/"+family+"/conf/"+a.IfName+"/"+key+"="+value))
-	}
-	moved := len(a.Addresses) > 0 && a.MAC != "" && a.MAC != deriveMAC(a.Addresses).String()
-	if len(a.Addresses) > 0 && arp || moved {
-		set("ipv4", "arp_notify", "1")
-	}
-	if len(a.Addresses) > 0 && nd || moved {
-		set("ipv6", "ndisc_notify", "1")
-	}
-	switch {
-	case a.NoIPv6:
-		set("ipv6", "disable_ipv6", "1")
-	case len(a.Addresses) > 0:
-		set("ipv6", "keep_addr_on_down", "1")
-		set("ipv6", "accept_ra", "0")
-		if !a.DAD {
-			set("ipv6", "accept_dad", "0")
-		}
-	}
-	return lines
-}
-
-func routeLines(a Attachment) (lines []string) {
-	add := func(r Route) {
-		f := inner(0, r, a)
-		line := "ip route add " + f.dst.String()
-		switch {
-		case f.via.IsValid() && f.via.Is6() && f.dst.Addr().Is4():
-			line += " via inet6 " + f.via.String()
-		case f.via.IsValid():
-			line += " via " + f.via.String()
-		}
-		line += " dev " + shellWord(a.IfName)
-		if f.src.IsValid() {
-			line += " src " + f.src.String()
-		}
-		if f.metric != 0 {
-			line += " metric " + strconv.Itoa(f.metric)
-		}
-		if f.mtu != 0 {
-			line += " mtu " + strconv.Itoa(f.mtu)
-		}
-		if f.onLink {
-			line += " onlink"
-		}
-		lines = append(lines, line)
-	}
-	for _, r := range a.Routes {
-		if !r.Gateway.IsValid() {
-			add(r)
-		}
-	}
-	for _, gw := range a.Gateways {
-		add(Route{Dst: defaultRoute(gw), Gateway: gw})
-	}
-	for _, r := range a.Routes {
-		if r.Gateway.IsValid() {
-			add(r)
-		}
-	}
-	return lines
+	return append(s, finishCommands(a, false)...)
 }

@@ -63,6 +63,6 @@ func (dummy) Configure(in *Inside, a Attachment) error { return in.finish(a, 0) 
 
 // Commands returns what Attach and Configure do, in the words of iproute2.
 func (dummy) Commands(p Plan, a Attachment) []Command {
-	line := "ip link add " + shellWord(a.IfName) + " netns $NETNS" + mtuWords(p.MTU) + " address " + a.MAC + " type dummy"
-	return append([]Command{{Line: line}}, finishCommands(a, false, false)...)
+	line := "ip link add " + word(a.IfName) + " netns $NETNS" + mtuWords(p.MTU) + " address " + a.MAC + " type dummy"
+	return append([]Command{{Line: line}}, announcedCommands(a, false, false)...)
 }

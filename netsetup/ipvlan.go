@@ -117,5 +117,5 @@ func (ipvlan) Commands(p Plan, a Attachment) []Command {
 	if a.Sublink == nil {
 		return nil
 	}
-	return append([]Command{sublinkCommand(p, a, "type ipvlan mode "+a.Sublink.Mode)}, finishCommands(a, true, true)...)
+	return append([]Command{sublinkCommand(p, a, "type ipvlan mode "+a.Sublink.Mode)}, announcedCommands(a, true, true)...)
 }

@@ -17,24 +17,24 @@ import (
 // container may have changed. Addresses, routes and neighbours are the kernel's
 // own messages: whatever they hold comes back.
 type deviceState struct {
-	Name       string    `json:"name"`
-	Index      int       `json:"index"`
-	Kind       string    `json:"kind,omitzero"`
-	Flags      uint32    `json:"flags"`
-	MTU        int       `json:"mtu"`
-	TxQLen     int       `json:"txQLen"`
-	MAC        []byte    `json:"mac,omitzero"`
-	Alias      string    `json:"alias,omitzero"`
-	AltNames   []string  `json:"altNames,omitzero"`
-	Master     string    `json:"master,omitzero"`
-	Settings   []setting `json:"settings,omitzero"` // that differ from the host's for new devices
-	Addresses  [][]byte  `json:"addresses,omitzero"`
-	Routes     [][]byte  `json:"routes,omitzero"`
-	Neighbours [][]byte  `json:"neighbours,omitzero"` // permanent ones
+	Name       string        `json:"name"`
+	Index      int           `json:"index"`
+	Kind       string        `json:"kind,omitzero"`
+	Flags      uint32        `json:"flags"`
+	MTU        int           `json:"mtu"`
+	TxQLen     int           `json:"txQLen"`
+	MAC        []byte        `json:"mac,omitzero"`
+	Alias      string        `json:"alias,omitzero"`
+	AltNames   []string      `json:"altNames,omitzero"`
+	Master     string        `json:"master,omitzero"`
+	Settings   []loanSetting `json:"settings,omitzero"` // that differ from the host's for new devices
+	Addresses  [][]byte      `json:"addresses,omitzero"`
+	Routes     [][]byte      `json:"routes,omitzero"`
+	Neighbours [][]byte      `json:"neighbours,omitzero"` // permanent ones
 }
 
-// A setting is a file below /proc/sys/net: KIND is "ipv4/conf", "ipv6/neigh", ...
-type setting struct {
+// A loanSetting is a file below /proc/sys/net: KIND is "ipv4/conf", "ipv6/neigh", ...
+type loanSetting struct {
 	Kind  string `json:"kind"`
 	Key   string `json:"key"`
 	Value string `json:"value"`
@@ -99,7 +99,7 @@ func settingKinds() []string { return []string{"ipv4/conf", "ipv6/conf", "ipv4/n
 
 // ownSettings reads the settings that differ from what a new device gets. The order
 // is the kernel's, in which none depends on a later one.
-func ownSettings(name string) (list []setting, err error) {
+func ownSettings(name string) (list []loanSetting, err error) {
 	for _, kind := range settingKinds() {
 		dir := "/proc/sys/net/" + kind + "/"
 		files, err := os.ReadDir(dir + name)
@@ -116,19 +116,19 @@ func ownSettings(name string) (list []setting, err error) {
 			}
 			usual, err := os.ReadFile(dir + "default/" + f.Name())
 			if err != nil || string(own) != string(usual) {
-				list = append(list, setting{kind, f.Name(), strings.TrimSuffix(string(own), "\n")})
+				list = append(list, loanSetting{kind, f.Name(), strings.TrimSuffix(string(own), "\n")})
 			}
 		}
 	}
 	return list, nil
 }
 
-func (s setting) path(device string) string {
+func (s loanSetting) path(device string) string {
 	return "/proc/sys/net/" + s.Kind + "/" + device + "/" + s.Key
 }
 
 // write sets s, unless it is so already: some can only be read.
-func (s setting) write(device string) error {
+func (s loanSetting) write(device string) error {
 	have, err := os.ReadFile(s.path(device))
 	if err == nil && strings.TrimSuffix(string(have), "\n") == s.Value {
 		return nil
@@ -214,7 +214,7 @@ func (h *Host) restoreLink(index int, s *deviceState, lost func(string, error)) 
 // the host's, and a route can't have a source that is still looked at. The function
 // that it returns gives the setting back.
 func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
-	was := setting{"ipv6/conf", acceptDAD, ""}
+	was := loanSetting{"ipv6/conf", acceptDAD, ""}
 	usual, err := os.ReadFile(was.path("default"))
 	if err != nil { // no IPv6 in this kernel
 		return func() error { return nil }, nil
@@ -225,7 +225,7 @@ func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
 			was = set
 		}
 	}
-	off := setting{was.Kind, was.Key, "0"}
+	off := loanSetting{was.Kind, was.Key, "0"}
 	back = func() error {
 		if err := was.write(s.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err

@@ -91,4 +91,10 @@ func ConfigureLoopback(in *Inside, mtu int) error {
 }
 
 // Commands returns what Attach and Configure do, in the words of iproute2.
-func (loopback) Commands(Plan, Attachment) []Command { return nil }
+func (loopback) Commands(_ Plan, a Attachment) []Command {
+	mtu := ""
+	if a.MTU != 0 {
+		mtu = fmt.Sprintf(" mtu %d", a.MTU)
+	}
+	return []Command{{Inside: true, Line: "ip link set lo" + mtu + " up"}}
+}

@@ -142,5 +142,5 @@ func (macvlan) Commands(p Plan, a Attachment) []Command {
 	if a.Sublink.Queue > 0 {
 		words += " bcqueuelen " + strconv.Itoa(a.Sublink.Queue)
 	}
-	return append([]Command{sublinkCommand(p, a, "address "+a.MAC+" "+words)}, finishCommands(a, true, true)...)
+	return append([]Command{sublinkCommand(p, a, "address "+a.MAC+" "+words)}, announcedCommands(a, true, true)...)
 }

@@ -59,5 +59,6 @@ func (join) Check(ctx context.Context, _ *Host, _ *NetNS, _ Attachment) ([]Diffe
 // Configure leaves the namespace as it is.
 func (join) Configure(*Inside, Attachment) error { return nil }
 
-// Commands returns what Attach and Configure do, in the words of iproute2.
+// Commands is empty: nothing is made, and joining is no command's effect on the
+// kernel's state.
 func (join) Commands(Plan, Attachment) []Command { return nil }

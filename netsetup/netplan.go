@@ -251,6 +251,7 @@ func (p *Plan) attachment(addrs []netip.Prefix, gateways []netip.Addr) (Attachme
 	a := Attachment{
 		Network: p.networkName(), Strategy: p.Strategy, IfName: p.IfName, Addresses: addrs,
 		NoIPv6: p.NoIPv6, DAD: p.DAD, DNS: p.DNS, Masquerade: p.Masquerade, MAC: p.MAC,
+		Routed: p.Gateway && !p.Masquerade && len(addrs) > 0,
 	}
 	if a.MAC == "" {
 		a.MAC = deriveMAC(addrs).String()

@@ -116,8 +116,8 @@ func undo(t testing.TB, host *netsetuptest.Host, records []Object) {
 	}
 }
 
-// replay runs the commands that stand for p, the container being named web.
-func replay(t testing.TB, host *netsetuptest.Host, inside *netsetuptest.Node, commands []Command) {
+// replayPolicy runs the commands that stand for p, the container being named web.
+func replayPolicy(t testing.TB, host *netsetuptest.Host, inside *netsetuptest.Node, commands []Command) {
 	t.Helper()
 	for _, c := range commands {
 		n := host.Node

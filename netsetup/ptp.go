@@ -69,9 +69,14 @@ func ptpRoutes(p Plan, addrs []netip.Prefix) (routes []Route) {
 		if !gw.IsValid() {
 			continue
 		}
-		routes = append(routes, Route{Dst: netip.PrefixFrom(gw, gw.BitLen())})
+		add := func(r Route) {
+			if !slices.Contains(routes, r) { // two addresses of one subnet
+				routes = append(routes, r)
+			}
+		}
+		add(Route{Dst: netip.PrefixFrom(gw, gw.BitLen())})
 		if a.Bits() < a.Addr().BitLen() {
-			routes = append(routes, Route{Dst: a.Masked(), Gateway: gw})
+			add(Route{Dst: a.Masked(), Gateway: gw})
 		}
 	}
 	return routes
@@ -126,4 +131,22 @@ func (ptp) Configure(in *Inside, a Attachment) error {
 }
 
 // Commands returns what Attach and Configure do, in the words of iproute2.
-func (ptp) Commands(Plan, Attachment) []Command { return nil }
+func (ptp) Commands(p Plan, a Attachment) []Command {
+	var s script
+	s.pair(a.HostIf, pairOf(p, a, 0), "")
+	s.host("%s", setting("ipv6", a.HostIf, "accept_dad", "0"))
+	var gateways []netip.Addr
+	for _, to := range a.Addresses {
+		gw := p.subnetGateway(to)
+		if gw.IsValid() && !slices.Contains(gateways, gw) {
+			gateways = append(gateways, gw)
+			options := ""
+			if gw.Is6() {
+				options = " nodad"
+			}
+			s.host("%s", addrCommand(a.HostIf, netip.PrefixFrom(gw, gw.BitLen()), options))
+		}
+		s.host("%s", routeCommand(a.HostIf, "add", ptpHostRoute(0, to.Addr())))
+	}
+	return append(s, finishCommands(a, true)...)
+}

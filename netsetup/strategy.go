@@ -103,8 +103,10 @@ type Attachment struct {
 	Routes     []Route        `json:"routes,omitzero"`     // further routes
 	NoIPv6     bool           `json:"noIPv6,omitzero"`     // disable_ipv6 before it is up
 	DAD        bool           `json:"dad,omitzero"`        // look for duplicates of IPv6 addresses first: a start then takes one to two seconds
+	NewBridge  bool           `json:"newBridge,omitzero"`  // it was made for this attachment
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
+	Routed     bool           `json:"routed,omitzero"`     // its network has the host for a gateway, without masquerading
 	Port       *BridgePort    `json:"port,omitzero"`       // bridge: what its port has that others have not; nil = nothing
 	Sublink    *Sublink       `json:"sublink,omitzero"`    // what IfName stands on, if on another device
 	Tap        *Tap           `json:"tap,omitzero"`        // of a tap device

@@ -252,7 +252,7 @@ func (tap) Commands(_ Plan, a Attachment) []Command {
 	if a.Tap == nil {
 		return nil
 	}
-	name := shellWord(a.IfName)
+	name := word(a.IfName)
 	words := []string{"ip tuntap add mode tap name", name}
 	for _, word := range []struct {
 		yes  bool
@@ -270,9 +270,9 @@ func (tap) Commands(_ Plan, a Attachment) []Command {
 	}
 	set := "ip link set " + name + " address " + a.MAC + mtuWords(a.MTU)
 	if a.Tap.Bridge != "" {
-		set += " master " + shellWord(a.Tap.Bridge)
+		set += " master " + word(a.Tap.Bridge)
 	}
 	return append([]Command{
 		{Inside: true, Line: strings.Join(words, " ")}, {Inside: true, Line: set},
-	}, finishCommands(a, true, false)...)
+	}, announcedCommands(a, true, false)...)
 }

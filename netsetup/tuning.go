@@ -245,7 +245,7 @@ func (tuning) Commands(_ Plan, conf any, a Attachment) []Command {
 	var all, late []Command
 	mine := t.of(a.IfName)
 	for _, s := range mine.Sysctls {
-		c := Command{Inside: true, Line: "sysctl -w " + shellWord(s.Key+"="+s.Value)}
+		c := Command{Inside: true, Line: "sysctl -w " + word(s.Key+"="+s.Value)}
 		if s.takesIPv6() {
 			late = append(late, c)
 		} else {
@@ -253,7 +253,7 @@ func (tuning) Commands(_ Plan, conf any, a Attachment) []Command {
 		}
 	}
 	if words := mine.words(); words != "" {
-		all = append(all, Command{Inside: true, Line: "ip link set dev " + shellWord(a.IfName) + words})
+		all = append(all, Command{Inside: true, Line: "ip link set dev " + word(a.IfName) + words})
 	}
 	return append(all, late...)
 }
@@ -283,17 +283,6 @@ func onOff(yes bool) string {
 		return "on"
 	}
 	return "off"
-}
-
-// shellWord quotes s for sh(1) where that is needed.
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=@,+%", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // flagOf says whether a device has a flag.

@@ -146,7 +146,7 @@ func TestTuningCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replay(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
+	replayPolicy(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
 	wantTuned(t, c)
 }
 

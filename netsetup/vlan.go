@@ -105,5 +105,5 @@ func (vlan) Commands(p Plan, a Attachment) []Command {
 		return nil
 	}
 	words := "address " + a.MAC + " type vlan id " + strconv.Itoa(a.Sublink.VLAN)
-	return append([]Command{sublinkCommand(p, a, words)}, finishCommands(a, true, true)...)
+	return append([]Command{sublinkCommand(p, a, words)}, announcedCommands(a, true, true)...)
 }

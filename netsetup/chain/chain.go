@@ -68,10 +68,17 @@ func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p net
 	if a, err = netsetup.Attach(ctx, h, target, p, addrs, gateways, record); err != nil {
 		return a, err
 	}
-	if a.Masquerade {
-		if err := policy.Masquerade(ctx, h, a, p.Owner, opts, record); err != nil {
-			return a, err
-		}
+	switch {
+	case a.Masquerade:
+		err = policy.Masquerade(ctx, h, a, p.Owner, opts, record)
+	case a.Routed:
+		err = policy.Forward(ctx, h, a, p.Owner, opts, record)
+	}
+	if err == nil && a.Port != nil && a.Port.SpoofCheck {
+		err = policy.SpoofCheck(ctx, a, p.Owner, opts, record)
+	}
+	if err != nil {
+		return a, err
 	}
 	for _, planned := range p.Policies {
 		if err := policyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
@@ -87,7 +94,7 @@ func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
 	switch o.Kind {
 	case "lease":
 		return ipam.Undo(o)
-	case policy.KindMasquerade, policy.KindResolver:
+	case policy.KindMasquerade, policy.KindResolver, policy.KindSpoof, policy.KindForward:
 		return policy.Undo(ctx, h, o)
 	}
 	return netsetup.Undo(ctx, h, o)

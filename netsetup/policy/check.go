@@ -16,8 +16,15 @@ import (
 // (someone flushed them), the container's addresses in it, forwarding. It reads the
 // whole sets, and changes nothing.
 func Check(_ context.Context, _ *netsetup.Host, a netsetup.Attachment, opt Options) ([]netsetup.Difference, error) {
+	var spoof []netsetup.Difference
+	if a.Port != nil && a.Port.SpoofCheck {
+		var err error
+		if spoof, err = checkSpoof(a); err != nil {
+			return nil, fmt.Errorf("check: nftables: %w", noBridgeTable(err))
+		}
+	}
 	if !a.Masquerade {
-		return nil, nil
+		return spoof, nil
 	}
 	l, err := linkOf(a)
 	if err != nil {
@@ -27,6 +34,7 @@ func Check(_ context.Context, _ *netsetup.Host, a netsetup.Attachment, opt Optio
 	if err != nil {
 		return nil, fmt.Errorf("check: nftables: %w", explain(err))
 	}
+	diffs = append(spoof, diffs...)
 	rt, err := openRoutes()
 	if err != nil {
 		return nil, fmt.Errorf("check: %w", err)
@@ -64,21 +72,23 @@ func checkTable(l hostLink, a netsetup.Attachment) ([]netsetup.Difference, error
 			return nil, err
 		}
 	}
-	has := func(set *nftables.Set, key []byte) bool {
-		elements, err := conn.GetSetElements(set)
-		return err == nil && slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, key) })
-	}
 	for _, name := range addressNames(a) {
 		set, addr := t.containers6, netip.MustParseAddr(name)
 		if addr.Is4() {
 			set = t.containers4
 		}
-		if !has(set, addr.AsSlice()) {
+		if !hasElement(conn, set, addr.AsSlice()) {
 			diffs = append(diffs, missing(name))
 		}
 	}
-	if !has(t.devices, nameKey(l.device)) {
+	if !hasElement(conn, t.devices, nameKey(l.device)) {
 		diffs = append(diffs, missing(l.device))
 	}
 	return diffs, nil
+}
+
+// hasElement reads the whole set.
+func hasElement(conn *nftables.Conn, set *nftables.Set, key []byte) bool {
+	elements, err := conn.GetSetElements(set)
+	return err == nil && slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, key) })
 }

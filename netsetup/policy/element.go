@@ -16,7 +16,7 @@ import (
 
 // elements are what a transaction adds to the table's sets.
 type elements struct {
-	containers4, containers6, devices, opened4, opened6, samePort, local, relayed []nftables.SetElement
+	containers4, containers6, devices, opened4, opened6, samePort, local, relayed, routed []nftables.SetElement
 }
 
 // changes are the additions, set by set.
@@ -30,6 +30,7 @@ func (e elements) changes(t table) []elementChange {
 		{set: t.samePort, elements: e.samePort},
 		{set: t.local, elements: e.local},
 		{set: t.relayed, elements: e.relayed},
+		{set: t.routed, elements: e.routed},
 	}
 	return slices.DeleteFunc(all, func(c elementChange) bool { return len(c.elements) == 0 })
 }
@@ -43,6 +44,8 @@ func (e *elements) take(o netsetup.Object) {
 		e.takeMasquerade(o)
 	case KindResolver:
 		e.takeResolver(o)
+	case KindForward:
+		e.takeForward(o)
 	}
 }
 

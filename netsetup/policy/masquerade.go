@@ -57,6 +57,9 @@ func linkOf(a netsetup.Attachment) (hostLink, error) {
 	if a.Bridge != "" {
 		l.device, l.lasting = a.Bridge, true
 	}
+	if a.Port != nil && a.Port.GatewayIf != "" {
+		l.device = a.Port.GatewayIf // by which it comes from its VLAN
+	}
 	if l.device == "" {
 		return l, fmt.Errorf("network %s: strategy %s has no device on the host", a.Network, a.Strategy)
 	}

@@ -54,6 +54,11 @@ func leavesNotBy(set *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: first}, lookup(set, true)}
 }
 
+// leavesBy matches when the device that the packet leaves by is in set.
+func leavesBy(set *nftables.Set) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: first}, lookup(set, false)}
+}
+
 // samePort matches what leaves by the device that it came in by, for the devices
 // in set, which holds them in pairs: nftables can't compare two registers.
 func samePort(set *nftables.Set) []expr.Any {

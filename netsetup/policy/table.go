@@ -28,6 +28,8 @@ type table struct {
 
 	local   *nftables.Set // devices whose containers reach a resolver on the host's loopback
 	relayed *nftables.Set // container . gateway : resolver . port
+
+	routed *nftables.Set // those of devices whose containers are reached by their own addresses
 }
 
 // newTable describes the table. The sets have fixed numbers: the library would
@@ -54,12 +56,13 @@ func newTable() table {
 	t.relayed = set("relayed", nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr))
 	t.relayed.Concatenation, t.relayed.IsMap = true, true
 	t.relayed.DataType = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	t.routed = names("routed")
 	return t
 }
 
 func (t table) sets() []*nftables.Set {
 	return []*nftables.Set{
-		t.containers4, t.containers6, t.devices, t.opened4, t.opened6, t.samePort, t.local, t.relayed,
+		t.containers4, t.containers6, t.devices, t.opened4, t.opened6, t.samePort, t.local, t.relayed, t.routed,
 	}
 }
 
@@ -92,6 +95,7 @@ func (t table) openedChain() chainSpec {
 		{"", join(tracked(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictReturn))},
 		{"port mappings", join(tracked(expr.CtKeySTATUS, statusDestinationNAT), verdict(expr.VerdictReturn))},
 		{"bridged, seen here by br_netfilter", join(samePort(t.samePort), verdict(expr.VerdictReturn))},
+		{"to networks that are routed", join(leavesBy(t.routed), verdict(expr.VerdictReturn))},
 		{"forwarding is on for containers only", verdict(expr.VerdictDrop)},
 	}}
 }

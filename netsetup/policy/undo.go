@@ -20,6 +20,10 @@ func Undo(ctx context.Context, _ *netsetup.Host, o netsetup.Object) error {
 		err = undoMasquerade(ctx, o.Name)
 	case KindResolver:
 		err = undoResolver(ctx, o.Name)
+	case KindSpoof:
+		err = undoSpoof(ctx, o.Name)
+	case KindForward:
+		err = undoForward(ctx, o)
 	default:
 		return fmt.Errorf("undo: %s: not an object of the firewall", o.Kind)
 	}
@@ -56,6 +60,9 @@ func UndoHost(ctx context.Context, _ *netsetup.Host, opt Options) error {
 }
 
 func undoTable(ctx context.Context) error {
+	if err := undoSpoofTable(ctx); err != nil {
+		return err
+	}
 	err := commit(ctx, "remove table inet "+tableName, func(tx *transaction) { tx.conn.DelTable(newTable().Table) })
 	if gone(err) {
 		return nil
