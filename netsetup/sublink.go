@@ -98,7 +98,7 @@ func checkLink(p Plan, conf netConf, bare bool) error {
 	switch {
 	case p.IPAM == "" && !bare:
 		faults = append(faults, fmt.Errorf(
-			`%s: missing; a %s needs addresses, as {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]} or the flag's ip=10.1.0.2/24`,
+			`%s: missing; %s needs addresses, as {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]} or the flag's ip=10.1.0.2/24`,
 			p.key("ipam", "ip"), p.Strategy))
 	case p.IPAM == "static" && len(p.IPs) == 0:
 		faults = append(faults, fmt.Errorf(
@@ -163,6 +163,8 @@ func (p *Plan) key(key, option string) string {
 		return p.where() + ": " + option
 	case p.Network.Source == p.Source && p.Source != "":
 		return p.Source + ": " + option
+	case p.Network.Source == "":
+		return "network " + p.Network.Name + ": plugins[0]." + key
 	}
 	return p.Network.Source + ": plugins[0]." + key
 }
