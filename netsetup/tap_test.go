@@ -10,6 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// needTun has the kernel load what makes /dev/net/tun, where nobody has done so yet.
+func needTun(t *testing.T, host *netsetuptest.Host) {
+	t.Helper()
+	host.Run(t, "sh", "-c", "test -c /dev/net/tun || modprobe tun")
+}
+
 func TestTap(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ keys, words string }{
@@ -24,6 +30,7 @@ func TestTap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			host := netsetuptest.NewHost(t)
+			needTun(t, host)
 			c := newContainer(t, host, "web")
 			keys := test.keys
 			if keys != "" {
@@ -47,6 +54,7 @@ func TestTap(t *testing.T) {
 func TestTapCarriesFrames(t *testing.T) {
 	t.Parallel()
 	host := netsetuptest.NewHost(t)
+	needTun(t, host)
 	c := newContainer(t, host, "web")
 	c.start(t, host, planOf(t, `{"type": "tap", "owner": 1000, `+pools9+`}`), addrs9(2))
 	wantEqual(t, "carrier before", c.Link(t, "eth0").Up(), false)
@@ -114,6 +122,7 @@ func nextARP(t *testing.T, fd int) []byte {
 func TestTapBridge(t *testing.T) {
 	t.Parallel()
 	host := netsetuptest.NewHost(t)
+	needTun(t, host)
 	c := newContainer(t, host, "vm")
 	p := planOf(t, `{"type": "tap", "bridge": "br7"}`)
 	_, err := c.attach(host, p, nil, noRecord)
