@@ -96,11 +96,13 @@ func routeLines(a Attachment) (lines []string) {
 		if f.src.IsValid() {
 			line += " src " + f.src.String()
 		}
-		if f.metric != 0 {
-			line += " metric " + strconv.Itoa(f.metric)
-		}
-		if f.mtu != 0 {
-			line += " mtu " + strconv.Itoa(f.mtu)
+		for _, word := range []struct {
+			name  string
+			value int
+		}{{"table", f.table}, {"metric", f.metric}, {"scope", int(f.scope)}, {"mtu", f.mtu}, {"advmss", f.advMSS}} {
+			if word.value != 0 {
+				line += " " + word.name + " " + strconv.Itoa(word.value)
+			}
 		}
 		if f.onLink {
 			line += " onlink"

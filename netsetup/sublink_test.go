@@ -90,8 +90,9 @@ func TestLinkFaults(t *testing.T) {
 		{`{"type": "macvlan", "bcqueuelen": "9"}`, "plugins[0].bcqueuelen: a string; a number is wanted"},
 		{`{"type": "macvlan", "mac": "01:00:00:00:00:01"}`, `plugins[0].mac: "01:00:00:00:00:01": a multicast address`},
 		{`{"type": "macvlan", "mac": "x"}`, `plugins[0].mac: "x": not a MAC address; six bytes`},
+		{`{"type": "macvlan", "mode": "passthru", "mac": "02:00:00:00:00:01"}`, `plugins[0].mac: "02:00:00:00:00:01": in mode passthru the parent's address is the interface's; leave it out`},
 		{`{"type": "macvlan", "ipMasq": true}`, "lan.conflist: plugins[0].ipMasq: true: traffic of a macvlan doesn't pass the host; leave it out"},
-		{`{"type": "macvlan", "ipam": {"type": "static"}}`, `lan.conflist: plugins[0].ipam.addresses: missing; as [{"address": "10.1.0.2/24"}], or leave ipam out`},
+		{`{"type": "macvlan", "ipam": {"type": "static"}}`, "lan.conflist: plugins[0].ipam.addresses: missing"},
 		{`{"type": "macvlan", "vlanId": 5}`, "plugins[0].vlanId: unknown key"},
 		{`{"type": "macvlan", "Master": "eth1"}`, "plugins[0].Master: unknown key; did you mean master?"},
 		{`{"type": "ipvlan", ` + ipam + `, "mode": "l4"}`, `plugins[0].mode: "l4": unknown; one of ["l2" "l3" "l3s"]`},
@@ -124,4 +125,69 @@ func TestLinkFaults(t *testing.T) {
 			t.Errorf("%s: more than one line: %v", test.plugin, err)
 		}
 	}
+}
+
+// TestLinkCommands has the commands leave what nsinit left.
+func TestLinkCommands(t *testing.T) {
+	t.Parallel()
+	const more = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]],
+		"routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.9.0.8", "mtu": 1300, "priority": 7}]}`
+	const v4 = `"ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}`
+	for name, test := range map[string]struct{ kind, plugin string }{
+		"macvlan":    {"macvlan", `{"type": "macvlan", "master": "eth1", "mode": "vepa", "bcqueuelen": 99, "mac": "02:00:00:00:00:07", ` + more + `}`},
+		"macvlan v4": {"macvlan", `{"type": "macvlan", "master": "eth1", "mtu": 1400, ` + v4 + `}`},
+		"bare":       {"macvlan", `{"type": "macvlan", "master": "eth1", "mode": "passthru"}`},
+		"ipvlan":     {"ipvlan", `{"type": "ipvlan", "master": "eth1", "mode": "l3s", ` + more + `}`},
+		"vlan":       {"vlan", `{"type": "vlan", "master": "eth1", "vlanId": 7, "mtu": 1400, ` + more + `}`},
+		"dummy":      {"dummy", `{"type": "dummy", ` + more + `}`},
+		"tap":        {"tap", `{"type": "tap", "owner": 61234, "group": 61235, "mtu": 1400, ` + more + `}`},
+		"tap queues": {"tap", `{"type": "tap", "multiQueue": true, "group": 61235, ` + v4 + `}`},
+		"tap bridge": {"tap", `{"type": "tap", "bridge": "br7", "mac": "02:00:00:00:00:07"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var states []netsetuptest.Snapshot
+			p := planOf(t, test.plugin)
+			addrs := addrs9(2)
+			switch {
+			case p.IPAM == "":
+				addrs = nil
+			case p.NoIPv6:
+				addrs = addrs[:1]
+			}
+			var a Attachment
+			for _, replayed := range []bool{false, true} {
+				host := netsetuptest.NewHost(t)
+				skipWithout(t, host, test.kind)
+				needTun(t, host)
+				newCard(t, host)
+				host.Run(t, "ip", "link", "set", "eth1", "address", "02:00:00:00:00:01").OK(t)
+				c := newContainer(t, host, "web")
+				c.Run(t, "sh", "-ec", "ip link set lo up; ip link add br7 address 02:00:00:00:00:02 type bridge").OK(t)
+				if replayed {
+					s, _ := StrategyOf(p.Strategy)
+					replay(t, host, c.Node, s.Commands(p, a))
+				} else {
+					a = c.start(t, host, p, addrs)
+				}
+				states = append(states, settled(t, c.Node))
+			}
+			if diff := netsetuptest.Diff(states[0], states[1]); diff != "" {
+				t.Errorf("the commands leave something else (- nsinit, + commands):\n%s", diff)
+			}
+		})
+	}
+}
+
+// settled is the state of n once no address is tentative.
+func settled(t *testing.T, n *netsetuptest.Node) netsetuptest.Snapshot {
+	t.Helper()
+	var last netsetuptest.Snapshot
+	_ = netsetuptest.Retry(5*time.Second, func() error {
+		if last = n.NetworkSnapshot(t); len(last.Grep("tentative=true")) > 0 {
+			return fmt.Errorf("tentative addresses")
+		}
+		return nil
+	})
+	return last
 }
