@@ -97,4 +97,12 @@ func (netDevice) Configure(in *Inside, a Attachment) error {
 }
 
 // Commands returns what Attach and Configure do, in the words of iproute2.
-func (netDevice) Commands(_ Plan, a Attachment) []Command { return nil }
+func (netDevice) Commands(_ Plan, a Attachment) []Command {
+	inside := shellWord(a.IfName)
+	commands := []Command{{Line: "ip link set dev " + shellWord(a.HostDevice) + " name " + inside + " netns $NETNS"}}
+	for _, raw := range backwardIPv6(a.Kept) {
+		line := "ip addr add " + addrWords(raw, a.HostDevice, a.IfName) + " dev " + inside
+		commands = append(commands, Command{Inside: true, Line: line})
+	}
+	return append(commands, Command{Inside: true, Line: "ip link set dev " + inside + " up"})
+}
