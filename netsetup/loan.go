@@ -319,14 +319,8 @@ func (h *Host) comeHomeAlone(l *loan) error {
 		return h.restore(dev.index, l)
 	case err == nil || !errors.Is(err, unix.ENODEV):
 		return err
-	case l.Device.Kind != "":
-		h.Warn(l.Device.Name + ": is gone: its namespace was not held any more")
-		return nil
 	}
-	dev, err = h.findLink(func(f link) bool {
-		return f.kind == "" && (f.alias == l.Device.Name || f.alias == l.Device.Alias) && f.mac.String() == net.HardwareAddr(l.Device.MAC).String()
-	})
-	if err != nil {
+	if dev, err = h.findLink(l.fallen); err != nil {
 		h.Warn(l.Device.Name + ": is not on the host: " + err.Error())
 		return nil
 	}
@@ -338,6 +332,12 @@ func (h *Host) comeHomeAlone(l *loan) error {
 		return fmt.Errorf("%s: rename to %s: %w", dev.name, l.Device.Name, err)
 	}
 	return h.restore(dev.index, l)
+}
+
+// fallen tells whether dev is the device under another name.
+func (l *loan) fallen(dev link) bool {
+	same := dev.kind == l.Device.Kind && dev.mac.String() == net.HardwareAddr(l.Device.MAC).String()
+	return same && (dev.alias == l.Device.Name || dev.alias == l.Device.Alias && len(dev.mac) > 0)
 }
 
 // age is how long the device was away.

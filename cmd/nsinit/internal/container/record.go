@@ -1,7 +1,6 @@
 package container
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -229,9 +228,9 @@ func objects(path string) ([]netsetup.Object, error) {
 		return nil, err
 	}
 	var list []netsetup.Object
-	for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); {
+	for line := range bytes.Lines(data) { // of any length: a device may have had a thousand routes
 		var o netsetup.Object
-		if json.Unmarshal(sc.Bytes(), &o) == nil && !slices.Contains(list, o) {
+		if json.Unmarshal(line, &o) == nil && !slices.Contains(list, o) {
 			list = append(list, o)
 		}
 	}
