@@ -61,31 +61,44 @@ func planPolicies(p *netsetup.Plan) error {
 // p.Owner is the container. What it makes dies with target or is recorded first, so
 // that after an error the caller undoes the records.
 func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p netsetup.Plan, opts policy.Options, record netsetup.Recorder) (a netsetup.Attachment, err error) {
+	t := trace(h)
 	addrs, gateways, err := ipam.Allocate(ctx, p, p.Owner, record)
 	if err != nil {
 		return a, err
 	}
+	t.step("addresses", nil)
 	if a, err = netsetup.Attach(ctx, h, target, p, addrs, gateways, record); err != nil {
 		return a, err
 	}
-	switch {
-	case a.Masquerade:
-		err = policy.Masquerade(ctx, h, a, p.Owner, opts, record)
-	case a.Routed:
-		err = policy.Forward(ctx, h, a, p.Owner, opts, record)
-	}
-	if err == nil && a.Port != nil && a.Port.SpoofCheck {
-		err = policy.SpoofCheck(ctx, a, p.Owner, opts, record)
-	}
-	if err != nil {
+	t.strategy(p, a)
+	if err := hostPolicies(ctx, h, t, p, a, opts, record); err != nil {
 		return a, err
 	}
 	for _, planned := range p.Policies {
 		if err := policyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
 			return a, fmt.Errorf("%s: %w", planned.Plugin.Type, err)
 		}
+		t.policy(p, planned, a)
 	}
 	return a, nil
+}
+
+// hostPolicies are what the interface's own plugin asks of the host.
+func hostPolicies(ctx context.Context, h *netsetup.Host, t *tracer, p netsetup.Plan, a netsetup.Attachment, opts policy.Options, record netsetup.Recorder) (err error) {
+	switch {
+	case a.Masquerade:
+		t.look(a, opts)
+		err = policy.Masquerade(ctx, h, a, p.Owner, opts, record)
+		t.step("masquerade", nil)
+	case a.Routed:
+		err = policy.Forward(ctx, h, a, p.Owner, opts, record)
+		t.step("forward", nil)
+	}
+	if err == nil && a.Port != nil && a.Port.SpoofCheck {
+		err = policy.SpoofCheck(ctx, a, p.Owner, opts, record)
+		t.step("macspoofchk", nil)
+	}
+	return err
 }
 
 // Undo removes one recorded object of any kind, whoever recorded it. One that is

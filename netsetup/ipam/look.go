@@ -126,8 +126,9 @@ func FreeSubnets(ctx context.Context, taken []netip.Prefix, v4, v6 bool) ([]neti
 	return list, err
 }
 
-// Look returns what Allocate would, and takes nothing.
-func Look(p netsetup.Plan) (addrs []netip.Prefix, gateways []netip.Addr, err error) {
+// Look returns what Allocate would, and takes nothing. taken are addresses that nobody shall get besides those that
+// are leased.
+func Look(p netsetup.Plan, taken []Lease) (addrs []netip.Prefix, gateways []netip.Addr, err error) {
 	switch {
 	case p.IPAM == "static":
 		return p.IPs, p.Gateways, nil
@@ -143,7 +144,7 @@ func Look(p netsetup.Plan) (addrs []netip.Prefix, gateways []netip.Addr, err err
 		return nil, nil, err
 	}
 	gateways = append(gateways, p.Gateways...)
-	s := looker{dir: filepath.Join(DefaultDir, p.Network.Name)}
+	s := looker{dir: filepath.Join(DefaultDir, p.Network.Name), taken: taken}
 	if p.DataDir != "" {
 		s.dir = filepath.Join(p.DataDir, p.Network.Name)
 	}
@@ -158,11 +159,24 @@ func Look(p netsetup.Plan) (addrs []netip.Prefix, gateways []netip.Addr, err err
 }
 
 // A looker reads a store's folder, which need not be there.
-type looker struct{ dir string }
+type looker struct {
+	dir   string
+	taken []Lease
+}
+
+func (s looker) has(a netip.Addr) bool {
+	for _, l := range s.taken {
+		if l.Address == a {
+			return true
+		}
+	}
+	_, err := os.Lstat(filepath.Join(s.dir, a.String()))
+	return err == nil
+}
 
 func (s looker) next(set rangeSet, index int, wanted netip.Addr) (got netip.Prefix, gateway netip.Addr, err error) {
 	try := func(a netip.Addr, r addrRange) (more bool) {
-		if _, err := os.Lstat(filepath.Join(s.dir, a.String())); err == nil {
+		if s.has(a) {
 			return true
 		}
 		got, gateway = netip.PrefixFrom(a, r.subnet.Bits()), r.gateway
@@ -182,4 +196,40 @@ func (s looker) next(set rangeSet, index int, wanted netip.Addr) (got netip.Pref
 		err = fmt.Errorf("pool %s: empty; nsinit gc frees what killed containers left", set)
 	}
 	return got, gateway, err
+}
+
+// RemoveStore removes the folder of a network's leases. One that still has leases is an
+// error.
+func RemoveStore(ctx context.Context, network, dir string) error {
+	if dir == "" {
+		dir = DefaultDir
+	}
+	folder := filepath.Join(dir, network)
+	if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	l, err := openLock(ctx, filepath.Join(folder, "lock"))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	leases, err := Leases(network, dir)
+	if err != nil {
+		return err
+	}
+	if len(leases) > 0 {
+		return fmt.Errorf("leases %s: %s and %d more are taken, by container %q; end it", folder, leases[0].Address, len(leases)-1, leases[0].Owner)
+	}
+	return os.RemoveAll(folder)
+}
+
+// ForgetNetwork forgets the default network name, unless an address is leased.
+func ForgetNetwork(ctx context.Context, stateDir, name string) error {
+	for _, strategy := range []string{"bridge", "ptp"} {
+		if d := newDefault(stateDir, strategy); d.name == name {
+			_, err := d.forget(ctx)
+			return err
+		}
+	}
+	return nil
 }

@@ -25,15 +25,15 @@ func TestEncodeObject(t *testing.T) {
 			if f := v.Field(i); f.Kind() == reflect.String {
 				f.SetString(text)
 			} else {
-				t.Errorf("field %s isn't a string: encodeObject has to learn it", v.Type().Field(i).Name)
+				t.Errorf("field %s isn't a string: encodeEntry has to learn it", v.Type().Field(i).Name)
 			}
 		}
-		line, err := encodeObject(o)
+		line, err := encodeEntry(entry{Object: o, Attachment: text})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var back netsetup.Object
-		if err := json.Unmarshal(line, &back); err != nil || back != o {
+		var back entry
+		if err := json.Unmarshal(line, &back); err != nil || back != (entry{Object: o, Attachment: text}) {
 			t.Errorf("%s: %+v, %v", line, back, err)
 		}
 	}
@@ -90,7 +90,7 @@ func TestTornJournal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "objects")
 	want := []netsetup.Object{{Kind: "lease", Name: "10.0.0.2", Owner: "a"}, {Kind: "masquerade", Name: "10.0.0.2", Owner: "a"}}
 	for _, o := range append(want, want[0]) {
-		if err := journal(path, o); err != nil {
+		if err := journal(path, entry{Object: o}); err != nil {
 			t.Fatal(err)
 		}
 	}
