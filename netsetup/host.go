@@ -113,6 +113,8 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 		return undoName(o)
 	case kindIFB:
 		return h.undoIFB(o)
+	case kindSBR:
+		return undoSBR(o)
 	case kindTuning:
 		return undoTuning(o)
 	}

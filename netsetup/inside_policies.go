@@ -6,7 +6,7 @@ import "fmt"
 // finished, as an Attachment with Configured says, or a plugin's previous result. A
 // second time it changes nothing.
 func ConfigurePolicies(in *Inside, a Attachment) error {
-	if a.Tuning == nil {
+	if a.Tuning == nil && a.Sources == nil {
 		return nil
 	}
 	l, err := in.c.linkByName(a.IfName)
@@ -20,7 +20,10 @@ func ConfigurePolicies(in *Inside, a Attachment) error {
 }
 
 // policiesAtEnd does what needs the addresses and routes.
-func (in *Inside) policiesAtEnd(_ link, a Attachment) error {
+func (in *Inside) policiesAtEnd(l link, a Attachment) error {
+	if err := in.routeBySource(l, a.Sources); err != nil {
+		return fmt.Errorf("%s: sbr: %w", a.IfName, err)
+	}
 	if err := a.Tuning.takeIPv6(); err != nil {
 		return fmt.Errorf("%s: tuning: %w", a.IfName, err)
 	}

@@ -19,6 +19,8 @@ func policyOf(kind string, _ policy.Options) netsetup.Policy {
 	switch kind {
 	case "bandwidth":
 		return netsetup.BandwidthPolicy()
+	case "sbr":
+		return netsetup.SBRPolicy()
 	case "tuning":
 		return netsetup.TuningPolicy()
 	}
