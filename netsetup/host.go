@@ -115,6 +115,8 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 		return h.undoIFB(o)
 	case kindSBR:
 		return undoSBR(o)
+	case kindVRF:
+		return undoVRF(o)
 	case kindTuning:
 		return undoTuning(o)
 	}

@@ -6,12 +6,15 @@ import "fmt"
 // finished, as an Attachment with Configured says, or a plugin's previous result. A
 // second time it changes nothing.
 func ConfigurePolicies(in *Inside, a Attachment) error {
-	if a.Tuning == nil && a.Sources == nil {
+	if a.Tuning == nil && a.Sources == nil && a.VRF == nil {
 		return nil
 	}
 	l, err := in.c.linkByName(a.IfName)
 	if err != nil {
 		return err
+	}
+	if _, err := in.joinVRF(l, a.VRF); err != nil {
+		return fmt.Errorf("%s: vrf: %w", a.IfName, err)
 	}
 	if err := in.tune(l, a.Tuning); err != nil {
 		return fmt.Errorf("%s: tuning: %w", a.IfName, err)

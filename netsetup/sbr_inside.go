@@ -312,6 +312,11 @@ func (in *Inside) checkSBR(c *comparison, ifName string, s *SourceRouting) error
 // of its sources as well.
 func (in *Inside) mainTables(a Attachment) (tables []int, err error) {
 	tables = []int{0}
+	if a.VRF != nil {
+		if l, err := in.c.linkByName(a.VRF.Name); err == nil {
+			tables[0] = tableOfVRF(l) // else its own check tells
+		}
+	}
 	if a.Sources == nil || a.Sources.Table != 0 {
 		return tables, nil
 	}

@@ -23,6 +23,8 @@ func policyOf(kind string, _ policy.Options) netsetup.Policy {
 		return netsetup.SBRPolicy()
 	case "tuning":
 		return netsetup.TuningPolicy()
+	case "vrf":
+		return netsetup.VRFPolicy()
 	}
 	return nil
 }
