@@ -118,6 +118,10 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 		return undoName(o)
 	case kindIFB:
 		return h.undoIFB(o)
+	case kindSBR:
+		return undoSBR(o)
+	case kindVRF:
+		return undoVRF(o)
 	case kindTuning:
 		return undoTuning(o)
 	}

@@ -67,7 +67,7 @@ func skipWithout(t *testing.T, host *netsetuptest.Host, kind string) {
 	host.Run(t, "sh", "-ec", "ip link add probe0 type veth peer name probe1").OK(t)
 	args := map[string]string{
 		"ipvlan": "link probe0 name probe2 type ipvlan", "vlan": "link probe0 name probe2 type vlan id 7", "dummy": "name probe2 type dummy",
-		"macvlan": "link probe0 name probe2 type macvlan",
+		"macvlan": "link probe0 name probe2 type macvlan", "vrf": "name probe2 type vrf table 9",
 	}[kind]
 	r := host.Run(t, "sh", "-c", "ip link add "+args)
 	host.Run(t, "sh", "-c", "ip link del probe2 2>/dev/null; ip link del probe0").OK(t)

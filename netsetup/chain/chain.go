@@ -19,8 +19,12 @@ func policyOf(kind string, _ policy.Options) netsetup.Policy {
 	switch kind {
 	case "bandwidth":
 		return netsetup.BandwidthPolicy()
+	case "sbr":
+		return netsetup.SBRPolicy()
 	case "tuning":
 		return netsetup.TuningPolicy()
+	case "vrf":
+		return netsetup.VRFPolicy()
 	}
 	return nil
 }
