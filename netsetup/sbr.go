@@ -158,7 +158,7 @@ func (sbr) Commands(p Plan, conf any, a Attachment) []Command {
 			continue
 		}
 		if source.Gateway.IsValid() {
-			add(address, "route add default via "+source.Gateway.String()+" dev "+shellWord(a.IfName)+" table "+strconv.Itoa(table))
+			add(address, "route add default via "+source.Gateway.String()+" dev "+word(a.IfName)+" table "+strconv.Itoa(table))
 		}
 		for _, r := range mainRoutes(a) {
 			if !source.takes(r.fibRoute) {
@@ -228,7 +228,7 @@ func (r mainRoute) words(ifName string) string {
 		}
 		line += " via " + family + r.via.String()
 	}
-	line += " dev " + shellWord(ifName)
+	line += " dev " + word(ifName)
 	if r.kernel {
 		line += " proto kernel"
 	}

@@ -173,7 +173,7 @@ func TestSBRCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			if byHand {
-				replay(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
+				replayPolicy(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
 			}
 			awaitLinkLocal(t, c.Node, "eth0")
 			states = append(states, ruleLines(t, c.Node))

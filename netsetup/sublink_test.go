@@ -179,15 +179,17 @@ func TestLinkCommands(t *testing.T) {
 	}
 }
 
-// settled is the state of n once no address is tentative.
+// settled is the state of n once it stays as it is: addresses are looked for twice,
+// and the kernel tells of carriers once a second.
 func settled(t *testing.T, n *netsetuptest.Node) netsetuptest.Snapshot {
 	t.Helper()
-	var last netsetuptest.Snapshot
-	_ = netsetuptest.Retry(5*time.Second, func() error {
-		if last = n.NetworkSnapshot(t); len(last.Grep("tentative=true")) > 0 {
-			return fmt.Errorf("tentative addresses")
+	last := n.NetworkSnapshot(t)
+	for same := 0; same < 3; time.Sleep(500 * time.Millisecond) {
+		now := n.NetworkSnapshot(t)
+		if same++; netsetuptest.Diff(last, now) != "" || len(now.Grep("tentative=true")) > 0 {
+			same = 0
 		}
-		return nil
-	})
+		last = now
+	}
 	return last
 }

@@ -94,7 +94,7 @@ func (vrf) Commands(_ Plan, conf any, a Attachment) []Command {
 	if !ok {
 		return nil
 	}
-	name, ifName := shellWord(v.Name), shellWord(a.IfName)
+	name, ifName := word(v.Name), word(a.IfName)
 	table := v.Table
 	if table == 0 {
 		table = 1

@@ -157,7 +157,7 @@ func TestVRFCommands(t *testing.T) {
 	if err := c.configure(a); err != nil {
 		t.Fatal(err)
 	}
-	replay(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
+	replayPolicy(t, host, c.Node, p.policy.Commands(p.Plan, p.conf, a))
 	wantEqual(t, "state", vrfLines(t, c.Node), vrfState)
 }
 

@@ -77,7 +77,7 @@ func (r *runRequest) networkFlags() []flag {
 	return []flag{
 		{
 			name: "network", alias: "net", arg: "SPEC", repeat: true, set: r.addNetwork,
-			help: "bridge[:KEY=VALUE,...], ns:PATH, container:ID, none, host, or the name or path of a CNI network list; " +
+			help: "bridge, ptp, macvlan, ipvlan, vlan, dummy or tap, each with [:KEY=VALUE,...], ns:PATH, container:ID, none, host, or the name or path of a CNI network list; " +
 				"repeated: eth0, eth1, ...",
 		},
 		{
