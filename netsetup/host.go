@@ -111,7 +111,7 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 	case "link":
 		return h.undoLink(o)
 	case "bridge":
-		return h.undoBridge(o)
+		return h.undoBridge(ctx, o)
 	case KindDevice:
 		return h.undoDevice(o)
 	case "netns-name":
