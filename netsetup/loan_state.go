@@ -227,9 +227,8 @@ func (h *Host) restoreLink(index int, s *deviceState, lost func(string, error)) 
 // that it returns gives the setting back.
 func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
 	was := loanSetting{"ipv6/conf", acceptDAD, ""}
-	was.Value, err = readSetting(was.path("default"))
-	if err != nil { // no IPv6 in this kernel
-		return func() error { return nil }, nil
+	if was.Value, err = readSetting(was.path("default")); err != nil {
+		return func() error { return nil }, notThere(err) // no IPv6 in this kernel
 	}
 	for _, set := range s.Settings {
 		if set.Kind == was.Kind && set.Key == acceptDAD {
@@ -238,19 +237,21 @@ func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
 	}
 	off := loanSetting{was.Kind, was.Key, "0"}
 	back = func() error {
-		if err := was.write(s.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+		return notThere(was.write(s.Name)) // a device with a small MTU has none
+	}
+	return back, notThere(off.write(s.Name))
+}
+
+// notThere is err unless it says that there is no such file.
+func notThere(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := off.write(s.Name); err != nil && !errors.Is(err, os.ErrNotExist) { // none on a device with a small MTU
-		return back, err
-	}
-	return back, nil
+	return err
 }
 
 const (
-	settleLimit = 200 * time.Millisecond
+	settleLimit = 2 * time.Second
 	settlePause = 500 * time.Microsecond
 )
 
