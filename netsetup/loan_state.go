@@ -17,20 +17,20 @@ import (
 // container may have changed. Addresses, routes and neighbours are the kernel's
 // own messages: whatever they hold comes back.
 type deviceState struct {
-	Name       string    `json:"name"`
-	Index      int       `json:"index"`
-	Kind       string    `json:"kind,omitzero"`
-	Flags      uint32    `json:"flags"`
-	MTU        int       `json:"mtu"`
-	TxQLen     int       `json:"txQLen"`
-	MAC        []byte    `json:"mac,omitzero"`
-	Alias      string    `json:"alias,omitzero"`
-	AltNames   []string  `json:"altNames,omitzero"`
-	Master     string    `json:"master,omitzero"`
+	Name       string        `json:"name"`
+	Index      int           `json:"index"`
+	Kind       string        `json:"kind,omitzero"`
+	Flags      uint32        `json:"flags"`
+	MTU        int           `json:"mtu"`
+	TxQLen     int           `json:"txQLen"`
+	MAC        []byte        `json:"mac,omitzero"`
+	Alias      string        `json:"alias,omitzero"`
+	AltNames   []string      `json:"altNames,omitzero"`
+	Master     string        `json:"master,omitzero"`
 	Settings   []loanSetting `json:"settings,omitzero"` // that differ from the host's for new devices
-	Addresses  [][]byte  `json:"addresses,omitzero"`
-	Routes     [][]byte  `json:"routes,omitzero"`
-	Neighbours [][]byte  `json:"neighbours,omitzero"` // permanent ones
+	Addresses  [][]byte      `json:"addresses,omitzero"`
+	Routes     [][]byte      `json:"routes,omitzero"`
+	Neighbours [][]byte      `json:"neighbours,omitzero"` // permanent ones
 }
 
 // A loanSetting is a file below /proc/sys/net: KIND is "ipv4/conf", "ipv6/neigh", ...
