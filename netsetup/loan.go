@@ -320,9 +320,13 @@ func (h *Host) comeHomeAlone(l *loan) error {
 	case err == nil || !errors.Is(err, unix.ENODEV):
 		return err
 	}
-	if dev, err = h.findLink(l.fallen); err != nil {
-		h.Warn(l.Device.Name + ": is not on the host: " + err.Error())
+	dev, err = h.findLink(l.fallen)
+	if errors.Is(err, errNoLink) {
+		h.Warn(l.Device.Name + ": is not on the host, and its namespace is not held any more")
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	if err := h.c.setLink(ifinfo(dev.index, 0, unix.IFF_UP)); err != nil {
 		return fmt.Errorf("%s: set down: %w", dev.name, err)

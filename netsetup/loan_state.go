@@ -17,20 +17,20 @@ import (
 // container may have changed. Addresses, routes and neighbours are the kernel's
 // own messages: whatever they hold comes back.
 type deviceState struct {
-	Name       string    `json:"name"`
-	Index      int       `json:"index"`
-	Kind       string    `json:"kind,omitzero"`
-	Flags      uint32    `json:"flags"`
-	MTU        int       `json:"mtu"`
-	TxQLen     int       `json:"txQLen"`
-	MAC        []byte    `json:"mac,omitzero"`
-	Alias      string    `json:"alias,omitzero"`
-	AltNames   []string  `json:"altNames,omitzero"`
-	Master     string    `json:"master,omitzero"`
+	Name       string        `json:"name"`
+	Index      int           `json:"index"`
+	Kind       string        `json:"kind,omitzero"`
+	Flags      uint32        `json:"flags"`
+	MTU        int           `json:"mtu"`
+	TxQLen     int           `json:"txQLen"`
+	MAC        []byte        `json:"mac,omitzero"`
+	Alias      string        `json:"alias,omitzero"`
+	AltNames   []string      `json:"altNames,omitzero"`
+	Master     string        `json:"master,omitzero"`
 	Settings   []loanSetting `json:"settings,omitzero"` // that differ from the host's for new devices
-	Addresses  [][]byte  `json:"addresses,omitzero"`
-	Routes     [][]byte  `json:"routes,omitzero"`
-	Neighbours [][]byte  `json:"neighbours,omitzero"` // permanent ones
+	Addresses  [][]byte      `json:"addresses,omitzero"`
+	Routes     [][]byte      `json:"routes,omitzero"`
+	Neighbours [][]byte      `json:"neighbours,omitzero"` // permanent ones
 }
 
 // A loanSetting is a file below /proc/sys/net: KIND is "ipv4/conf", "ipv6/neigh", ...
@@ -227,9 +227,8 @@ func (h *Host) restoreLink(index int, s *deviceState, lost func(string, error)) 
 // that it returns gives the setting back.
 func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
 	was := loanSetting{"ipv6/conf", acceptDAD, ""}
-	was.Value, err = readSetting(was.path("default"))
-	if err != nil { // no IPv6 in this kernel
-		return func() error { return nil }, nil
+	if was.Value, err = readSetting(was.path("default")); err != nil {
+		return func() error { return nil }, notThere(err) // no IPv6 in this kernel
 	}
 	for _, set := range s.Settings {
 		if set.Kind == was.Kind && set.Key == acceptDAD {
@@ -238,19 +237,21 @@ func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
 	}
 	off := loanSetting{was.Kind, was.Key, "0"}
 	back = func() error {
-		if err := was.write(s.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+		return notThere(was.write(s.Name)) // a device with a small MTU has none
+	}
+	return back, notThere(off.write(s.Name))
+}
+
+// notThere is err unless it says that there is no such file.
+func notThere(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := off.write(s.Name); err != nil && !errors.Is(err, os.ErrNotExist) { // none on a device with a small MTU
-		return back, err
-	}
-	return back, nil
+	return err
 }
 
 const (
-	settleLimit = 200 * time.Millisecond
+	settleLimit = 2 * time.Second
 	settlePause = 500 * time.Microsecond
 )
 
