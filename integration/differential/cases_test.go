@@ -16,6 +16,7 @@ import (
 //	args A=B;C=D   CNI_ARGS
 //	version V      cniVersion, else 1.0.0
 //	host COMMAND   for the shell, on the host before anything else
+//	after COMMAND  the same at the end
 //	inside COMMAND the same, in the container's namespace
 //	ifname NAME    else eth0
 //	probe WORDS    packets after ADD, see probe_test.go
@@ -25,18 +26,18 @@ import (
 //	gone           the container's namespace is removed before DEL
 //	down           the container's lo stays down
 //
-// $NAME is one of the file's macros: lines "$NAME = TEXT" before all cases.
+// $NAME is a macro of testdata/macros: lines "$NAME = TEXT".
 type testCase struct {
-	name            string
-	plugins         []map[string]any
-	caps            map[string]any
-	set             map[string]any
-	args            [][2]string
-	version, ifName string
-	host, inside    []string
-	probes, needs   []string
-	run, gone, down bool
-	text            string // as it stands, in lower case: what it names isn't random
+	name                string
+	plugins             []map[string]any
+	caps                map[string]any
+	set                 map[string]any
+	args                [][2]string
+	version, ifName     string
+	host, inside, after []string
+	probes, needs       []string
+	run, gone, down     bool
+	text                string // as it stands, in lower case: what it names isn't random
 }
 
 // loadCases reads all files of testdata.
@@ -45,10 +46,16 @@ func loadCases() ([]*testCase, error) {
 	if err != nil {
 		return nil, err
 	}
+	macros := map[string]string{}
+	for line := range strings.Lines(readFile("testdata/macros")) {
+		if word, value, ok := strings.Cut(strings.TrimSpace(line), " = "); ok {
+			macros[word] = expand(value, macros)
+		}
+	}
 	var all []*testCase
 	seen := map[string]bool{}
 	for _, file := range files {
-		cases, err := parseCases(strings.TrimSuffix(filepath.Base(file), ".txt"), readFile(file))
+		cases, err := parseCases(strings.TrimSuffix(filepath.Base(file), ".txt"), readFile(file), macros)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
@@ -66,8 +73,7 @@ func loadCases() ([]*testCase, error) {
 	return all, nil
 }
 
-func parseCases(file, text string) (all []*testCase, err error) {
-	macros := map[string]string{}
+func parseCases(file, text string, macros map[string]string) (all []*testCase, err error) {
 	for number, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		word, value, _ := strings.Cut(line, " ")
@@ -77,9 +83,6 @@ func parseCases(file, text string) (all []*testCase, err error) {
 			continue
 		case word == "==":
 			all = append(all, &testCase{name: file + "/" + value, version: "1.0.0", ifName: "eth0"})
-			continue
-		case len(all) == 0 && word[0] == '$':
-			macros[word] = expand(strings.TrimPrefix(value, "= "), macros)
 			continue
 		case len(all) == 0:
 			return nil, fmt.Errorf("line %d: before the first case: %q", number+1, line)
@@ -125,6 +128,8 @@ func (c *testCase) parse(line, word, value string) (err error) {
 		c.ifName = value
 	case "host":
 		c.host = append(c.host, value)
+	case "after":
+		c.after = append(c.after, value)
 	case "inside":
 		c.inside = append(c.inside, value)
 	case "probe":

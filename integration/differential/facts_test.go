@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // A fact is one value: of an object, "host link cni0", an attribute, "mtu".
@@ -80,9 +81,9 @@ func volatile(key string) bool {
 }
 
 // collect asks ip, bridge and tc, the programs that a person would ask, and /proc.
-func (p place) collect(t *testing.T, f facts, names *names) {
+func (p *place) collect(t *testing.T, f facts, names *names) {
 	t.Helper()
-	answers := p.batch(t, "ip", []string{"-d"}, "link", "addr", "neigh show nud permanent")
+	answers := p.links.ask(t, "link", "addr", "neigh show nud permanent")
 	names.learn(p.word, answers[0])
 	for _, l := range answers[0] {
 		p.link(f, l)
@@ -93,36 +94,21 @@ func (p place) collect(t *testing.T, f facts, names *names) {
 	for _, n := range answers[2] {
 		f.flatten(f.free(fmt.Sprintf("%s neigh %v %v", p.word, n["dev"], n["dst"])), "", n)
 	}
-	for _, family := range []string{"4", "6"} {
-		answers := p.batch(t, "ip", []string{"-" + family, "-d"}, "route show table all", "rule")
-		for _, r := range answers[0] {
+	p.vlans(t, f, answers[0])
+	for family, asker := range map[string]*asker{"4": p.v4, "6": p.v6} {
+		answers := asker.ask(t, "link", "route show table all", "rule") // link: it would not notice new names
+		for _, r := range answers[1] {
 			f.flatten(f.free(routeName(p.word+" route"+family, r)), "", r)
 		}
-		for _, r := range answers[1] {
+		for _, r := range answers[2] {
 			f.flatten(f.free(fmt.Sprintf("%s rule%s %v from %v", p.word, family, r["priority"], r["src"])), "", r)
 		}
 	}
-	p.vlans(t, f, answers[0])
 	p.queues(t, f)
 	p.sysctls(f)
 }
 
-// batch runs a tool once and returns an answer for each of objects.
-func (p place) batch(t *testing.T, tool string, flags []string, objects ...string) [][]map[string]any {
-	t.Helper()
-	cmd := p.Command(append(append([]string{tool}, flags...), "-j", "-batch", "-")...)
-	cmd.Stdin = strings.NewReader(strings.Join(objects, "\n") + "\n")
-	answers := json.NewDecoder(strings.NewReader(p.RunCmd(t, cmd).OK(t).Stdout))
-	all := make([][]map[string]any, len(objects))
-	for i := range all {
-		if err := answers.Decode(&all[i]); err != nil {
-			t.Fatalf("%q: %s: not the JSON wanted: %v", cmd.Args, objects[i], err)
-		}
-	}
-	return all
-}
-
-func (p place) link(f facts, l map[string]any) {
+func (p *place) link(f facts, l map[string]any) {
 	name, ok := l["ifname"]
 	if !ok {
 		return // ip prints {} for what it has filtered out
@@ -136,7 +122,7 @@ func (p place) link(f facts, l map[string]any) {
 	f.flatten(object, "", l)
 }
 
-func (p place) addrs(f facts, l map[string]any) {
+func (p *place) addrs(f facts, l map[string]any) {
 	addrs, _ := l["addr_info"].([]any)
 	for _, a := range addrs {
 		if a, ok := a.(map[string]any); ok && len(a) > 0 {
@@ -156,7 +142,7 @@ func routeName(kind string, r map[string]any) string {
 }
 
 // vlans are the bridge's ports' VLANs and the fixed entries of its forwarding table.
-func (p place) vlans(t *testing.T, f facts, links []map[string]any) {
+func (p *place) vlans(t *testing.T, f facts, links []map[string]any) {
 	t.Helper()
 	if !slices.ContainsFunc(links, func(l map[string]any) bool {
 		info, _ := l["linkinfo"].(map[string]any)
@@ -164,7 +150,10 @@ func (p place) vlans(t *testing.T, f facts, links []map[string]any) {
 	}) {
 		return
 	}
-	answers := p.batch(t, "bridge", nil, "vlan", "fdb")
+	if p.bridges == nil {
+		p.bridges = newAsker(t, p.Node, "bridge")
+	}
+	answers := p.bridges.ask(t, "vlan", "fdb")
 	for _, v := range answers[0] {
 		f.flatten(f.free(fmt.Sprintf("%s vlan %v", p.word, v["ifname"])), "", v)
 	}
@@ -178,7 +167,7 @@ func (p place) vlans(t *testing.T, f facts, links []map[string]any) {
 }
 
 // queues are qdiscs that the kernel didn't make itself, with their classes and filters.
-func (p place) queues(t *testing.T, f facts) {
+func (p *place) queues(t *testing.T, f facts) {
 	t.Helper()
 	devices := map[string]bool{}
 	_ = p.Do(func() error {
@@ -213,22 +202,27 @@ func (p place) queues(t *testing.T, f facts) {
 	}
 }
 
-// sysctls reads what the node has: of every interface, and those of the whole namespace that plugins write.
-func (p place) sysctls(f facts) {
+// sysctls reads what the node has: of every interface that may be a plugin's, and those of the whole namespace that
+// plugins write.
+func (p *place) sysctls(f facts) {
 	const root = "/proc/sys/net/"
 	_ = p.Do(func() error {
+		buf := make([]byte, 4096)
 		for _, key := range []string{"ipv4/ip_forward", "core/somaxconn", "ipv4/ip_local_port_range", "ipv4/ip_unprivileged_port_start"} {
-			f.put(p.word+" sysctl net", key, strings.Join(strings.Fields(readFile(root+key)), " "))
+			f.put(p.word+" sysctl net", key, readValue(root+key, buf))
 		}
 		for _, dir := range []string{"ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh"} {
 			devices, _ := os.ReadDir(root + dir)
 			for _, dev := range devices {
+				if dev.Name() == "lo" || strings.HasPrefix(dev.Name(), "to-") {
+					continue
+				}
 				object := p.word + " sysctl " + dev.Name()
 				f.put(object, "", "there")
 				keys, _ := os.ReadDir(root + dir + "/" + dev.Name())
 				for _, key := range keys {
 					if key.Name() != "stable_secret" {
-						f.put(object, dir+"/"+key.Name(), strings.Join(strings.Fields(readFile(root+dir+"/"+dev.Name()+"/"+key.Name())), " "))
+						f.put(object, dir+"/"+key.Name(), readValue(root+dir+"/"+dev.Name()+"/"+key.Name(), buf))
 					}
 				}
 			}
@@ -237,11 +231,25 @@ func (p place) sysctls(f facts) {
 	})
 }
 
+// readValue reads a sysctl, without what package os does for files that may block: there are thousands.
+func readValue(path string, buf []byte) string {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(strings.Fields(string(buf[:n])), " ")
+}
+
 // files are those that plugins keep: leases and what they have to remember.
 func (s *stage) files(f facts) {
 	for _, dir := range []string{"/var/lib/cni", "/run"} {
-		_ = filepath.WalkDir(s.host.Path(dir), func(path string, d fs.DirEntry, err error) error {
-			name := strings.TrimPrefix(path, s.host.Path(""))
+		_ = filepath.WalkDir(s.machine.Path(dir), func(path string, d fs.DirEntry, err error) error {
+			name := strings.TrimPrefix(path, s.machine.Path(""))
 			switch {
 			case err != nil:
 				return nil //nolint:nilerr // what goes meanwhile isn't there

@@ -28,7 +28,7 @@ func (n *names) learn(word string, links []map[string]any) {
 		info, _ := l["linkinfo"].(map[string]any)
 		_, far := l["link_netnsid"]
 		called := name
-		if word == "host" && far && info["info_kind"] == "veth" && !strings.HasPrefix(name, "to-") && !strings.Contains(n.text, name) {
+		if far && info["info_kind"] == "veth" && (word == "host" || randomVeth.MatchString(name)) && !strings.HasPrefix(name, "to-") && !strings.Contains(n.text, name) {
 			called = fmt.Sprintf("veth#%d", n.count)
 			n.count++
 			n.pairs = append(n.pairs, [2]string{name, called})
@@ -66,6 +66,7 @@ func linkLocal(mac net.HardwareAddr) string {
 
 var (
 	anyLinkLocal = regexp.MustCompile(`fe80::[0-9a-f]+:[0-9a-f]*ff:fe[0-9a-f]+:[0-9a-f]+`)
+	randomVeth   = regexp.MustCompile(`^veth[0-9a-f]{8}$`) // inside, one that its plugin left there half made
 	bridgeID     = regexp.MustCompile(`\b[0-9a-f]{4}\.[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}\b`)
 	anyMAC       = regexp.MustCompile(`\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b`)
 )
@@ -90,6 +91,10 @@ func (n *names) apply(f facts) facts {
 	}
 	out := make(facts, len(f))
 	for k, v := range f {
+		if strings.Contains(k.object, " sysctl ") {
+			out[fact{replacer.Replace(k.object), k.attr}] = v
+			continue
+		}
 		out[fact{replace(k.object), replace(k.attr)}] = replace(v)
 	}
 	return out

@@ -29,14 +29,14 @@ func (s *stage) probe(t *testing.T, word string, f facts) {
 	switch kind {
 	case "out":
 		serve(t, s.outside.Node, 80)
-		s.both(f, "out", s.inside, s.outside.V4, s.outside.V6, 80)
+		s.both(f, "out", s.inside.Node, s.outside.V4, s.outside.V6, 80)
 	case "spoof":
 		s.inside.Run(t, "ip", "link", "set", s.tc.ifName, "address", "02:00:00:00:66:66").OK(t)
 		serve(t, s.outside.Node, 81)
-		s.both(f, "spoof", s.inside, s.outside.V4, s.outside.V6, 81)
+		s.both(f, "spoof", s.inside.Node, s.outside.V4, s.outside.V6, 81)
 	case "in", "host":
-		serve(t, s.inside, 80)
-		from := s.host.Node
+		serve(t, s.inside.Node, 80)
+		from := s.machine.Node
 		if kind == "in" {
 			from = s.outside.Node
 			for _, a := range s.addresses(t) {
@@ -72,16 +72,16 @@ func (s *stage) ports(t *testing.T, f facts, rest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, s.inside, 80)
-	serve(t, s.inside, 81)
+	serve(t, s.inside.Node, 80)
+	serve(t, s.inside.Node, 81)
 	what := "port " + number
 	for _, to := range []netip.Addr{s.outside.HostV4, s.outside.HostV6} {
 		f.ask(what+" from outside", s.outside.Node, proto, to, uint16(port))
-		f.ask(what+" from the host", s.host.Node, proto, to, uint16(port))
-		f.ask(what+" from inside", s.inside, proto, to, uint16(port))
+		f.ask(what+" from the host", s.machine.Node, proto, to, uint16(port))
+		f.ask(what+" from inside", s.inside.Node, proto, to, uint16(port))
 	}
 	for _, to := range []string{"127.0.0.1", "::1"} {
-		f.ask(what+" from the host", s.host.Node, proto, netip.MustParseAddr(to), uint16(port))
+		f.ask(what+" from the host", s.machine.Node, proto, netip.MustParseAddr(to), uint16(port))
 	}
 }
 
