@@ -28,7 +28,8 @@ func (n *names) learn(word string, links []map[string]any) {
 		info, _ := l["linkinfo"].(map[string]any)
 		_, far := l["link_netnsid"]
 		called := name
-		if far && info["info_kind"] == "veth" && (word == "host" || randomVeth.MatchString(name)) && !strings.HasPrefix(name, "to-") && !strings.Contains(n.text, name) {
+		random := randomVeth.MatchString(name) || word == "host" && far && info["info_kind"] == "veth" && !strings.HasPrefix(name, "to-")
+		if random && !strings.Contains(n.text, name) {
 			called = fmt.Sprintf("veth#%d", n.count)
 			n.count++
 			n.pairs = append(n.pairs, [2]string{name, called})

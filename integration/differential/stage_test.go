@@ -114,7 +114,7 @@ func (s *stage) end(t *testing.T) {
 	if len(s.tc.after) > 0 {
 		s.machine.Run(t, "sh", "-ec", strings.Join(s.tc.after, "\n")).OK(t)
 	}
-	if err := s.machine.DoInside(func() error { return os.Remove("/run/netns") }); err != nil {
+	if err := s.machine.DoInside(func() error { return os.RemoveAll("/run/netns") }); err != nil {
 		t.Error(err)
 	}
 }
