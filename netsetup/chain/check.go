@@ -19,7 +19,7 @@ func Check(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p nets
 		all, faults = append(all, found...), append(faults, err)
 	}
 	for _, planned := range p.Policies {
-		pol := policyOf(planned.Plugin.Type, opts)
+		pol := PolicyOf(planned.Plugin.Type, opts)
 		if pol == nil {
 			continue // a real plugin
 		}

@@ -30,7 +30,7 @@ func Preview(ctx context.Context, h *netsetup.Host, p netsetup.Plan, opts policy
 		return a, nil, err
 	}
 	for _, planned := range p.Policies {
-		if pol, ok := policyOf(planned.Plugin.Type, opts).(previewer); ok {
+		if pol, ok := PolicyOf(planned.Plugin.Type, opts).(previewer); ok {
 			pol.Preview(p, planned.Conf, &a)
 		}
 	}
@@ -60,7 +60,7 @@ func Commands(p netsetup.Plan, a netsetup.Attachment, opts policy.Options) ([]St
 	}
 	for _, planned := range p.Policies {
 		step := Step{Name: planned.Plugin.Type}
-		if pol := policyOf(planned.Plugin.Type, opts); pol != nil {
+		if pol := PolicyOf(planned.Plugin.Type, opts); pol != nil {
 			step.Commands = pol.Commands(p, planned.Conf, a)
 		}
 		steps = append(steps, step)
