@@ -31,8 +31,10 @@ func ownOptions(strategy string) []ownOption {
 		return []ownOption{parent, {"vlan", "vlanId", readNumber(maxVLAN)}}
 	case "tap":
 		return []ownOption{
-			{"bridge", "bridge", readParent}, {"group", "group", readNumber(maxID)},
-			{"multi_queue", "multiQueue", readBoolean}, {"owner", "owner", readNumber(maxID)},
+			{"bridge", "bridge", readParent},
+			{"group", "group", readNumber(maxID)},
+			{"multi_queue", "multiQueue", readBoolean},
+			{"owner", "owner", readNumber(maxID)},
 		}
 	}
 	return nil
