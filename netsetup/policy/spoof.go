@@ -99,7 +99,7 @@ func addSpoof(ctx context.Context, o netsetup.Object, opt Options) error {
 		}
 		all = append(all, others...)
 	}
-	return t.make(ctx, all)
+	return restoreSpoof(ctx, all)
 }
 
 // make makes the table with what the objects stand for; those of other kinds, and
