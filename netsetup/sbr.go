@@ -99,7 +99,7 @@ func (s *SourceRouting) of(p Plan, a Attachment) *SourceRouting {
 	for _, address := range a.Addresses {
 		source := Source{Address: address, Gateway: p.subnetGateway(address)}
 		if !source.Gateway.IsValid() {
-			i := slices.IndexFunc(a.Gateways, func(gw netip.Addr) bool { return address.Contains(gw) })
+			i := slices.IndexFunc(a.Gateways, address.Contains)
 			if i >= 0 {
 				source.Gateway = a.Gateways[i]
 			}
