@@ -14,7 +14,10 @@ func networkVerb() verb {
 	return family("network", "networks: list, make, remove, check; connect running containers",
 		`Networks are CNI network configuration lists: files, by default in /etc/cni/net.d, where podman, nerdctl and cnitool have theirs. The default networks behind --network bridge and --network ptp are nsinit's own.`,
 		func() []verb {
-			return []verb{networkListVerb(), networkShowVerb(), networkCheckVerb()}
+			return []verb{
+				networkListVerb(), networkShowVerb(), networkAddVerb(), networkRemoveVerb(), networkCheckVerb(),
+				networkAttachVerb(), networkDetachVerb(),
+			}
 		})
 }
 

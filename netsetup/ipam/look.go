@@ -183,3 +183,39 @@ func (s looker) next(set rangeSet, index int, wanted netip.Addr) (got netip.Pref
 	}
 	return got, gateway, err
 }
+
+// RemoveStore removes the folder of a network's leases. One that still has leases is an
+// error.
+func RemoveStore(ctx context.Context, network, dir string) error {
+	if dir == "" {
+		dir = DefaultDir
+	}
+	folder := filepath.Join(dir, network)
+	if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	l, err := openLock(ctx, filepath.Join(folder, "lock"))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	leases, err := Leases(network, dir)
+	if err != nil {
+		return err
+	}
+	if len(leases) > 0 {
+		return fmt.Errorf("leases %s: %s and %d more are taken, by container %q; end it", folder, leases[0].Address, len(leases)-1, leases[0].Owner)
+	}
+	return os.RemoveAll(folder)
+}
+
+// ForgetNetwork forgets the default network name, unless an address is leased.
+func ForgetNetwork(ctx context.Context, stateDir, name string) error {
+	for _, strategy := range []string{"bridge", "ptp"} {
+		if d := newDefault(stateDir, strategy); d.name == name {
+			_, err := d.forget(ctx)
+			return err
+		}
+	}
+	return nil
+}

@@ -106,7 +106,7 @@ func (h *host) attachNetworks() (err error) {
 
 func (h *host) attach(p netsetup.Plan) (netsetup.Attachment, error) {
 	p.Owner = h.spec.ID
-	return chain.Attach(h.ctx, h.net, h.netns, p, h.policyOptions(), h.recorder(h.rec))
+	return chain.Attach(h.ctx, h.net, h.netns, p, h.policyOptions(), h.recorder(h.rec, p.IfName))
 }
 
 func (h *host) policyOptions() policy.Options {
@@ -134,6 +134,12 @@ func (h *host) detachNetworks() error {
 // undoObjects undoes what is in a record, newest first, and goes on after an error. net may be nil: then it is opened
 // when it is needed.
 func (r *Runtime) undoObjects(ctx context.Context, rec *record, net *netsetup.Host) error {
+	// Its init has ended: who connects it to a network at this moment is waited for, and nobody will.
+	l, err := rec.lockObjects()
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
 	list, err := objects(rec.path("objects"))
 	if err != nil {
 		return err
@@ -166,7 +172,7 @@ func (h *host) hasNetnsName() bool { return h.spec.NetnsName != "" }
 
 // bindNetns makes the namespace available to `ip netns`.
 func (h *host) bindNetns() error {
-	return h.netns.BindName(h.spec.NetnsName, h.spec.ID, h.recorder(h.rec))
+	return h.netns.BindName(h.spec.NetnsName, h.spec.ID, h.recorder(h.rec, ""))
 }
 
 // resolvConf is the container's /etc/resolv.conf. Resolvers that serve the host's loopback only are relayed at the
@@ -184,7 +190,7 @@ func (h *host) resolvConf() ([]byte, error) {
 		return res.Content(), nil
 	}
 	for _, a := range h.rec.state.Networks {
-		relay, err := policy.Resolver(h.ctx, h.net, a, h.spec.ID, upstream, h.policyOptions(), h.recorder(h.rec))
+		relay, err := policy.Resolver(h.ctx, h.net, a, h.spec.ID, upstream, h.policyOptions(), h.recorder(h.rec, a.IfName))
 		if errors.Is(err, policy.ErrNoRelay) {
 			continue
 		}

@@ -172,8 +172,8 @@ func (c *record) save() error {
 
 // journal appends o to the objects at path before it is made. One write(2) on O_APPEND: a line that is
 // torn by a kill is of an object that was never made.
-func journal(path string, o netsetup.Object) error {
-	line, err := encodeObject(o)
+func journal(path string, o entry) error {
+	line, err := encodeEntry(o)
 	if err != nil {
 		return err
 	}
@@ -188,14 +188,15 @@ func journal(path string, o netsetup.Object) error {
 	return nil
 }
 
-// encodeObject is json.Marshal for an object of plain strings, without what that package has to learn of a type first:
+// encodeEntry is json.Marshal for an entry of plain strings, without what that package has to learn of a type first:
 // the cgroup is recorded before the init can be started.
-func encodeObject(o netsetup.Object) ([]byte, error) {
+func encodeEntry(o entry) ([]byte, error) {
 	line := []byte("{")
 	for _, field := range []struct{ name, value string }{
 		{"kind", o.Kind}, {"network", o.Network}, {"name", o.Name}, {"owner", o.Owner}, {"dir", o.Dir}, {"ifName", o.IfName}, {"was", o.Was},
+		{"attachment", o.Attachment},
 	} {
-		if !plainJSON(field.value) {
+		if o.Undone || !plainJSON(field.value) {
 			return json.Marshal(o)
 		}
 		if field.value != "" {
@@ -217,10 +218,19 @@ func plainJSON(s string) bool {
 }
 
 // journal records an object of the container's own.
-func (c *record) journal(o netsetup.Object) error { return journal(c.path("objects"), o) }
+func (c *record) journal(o netsetup.Object) error {
+	return journal(c.path("objects"), entry{Object: o})
+}
 
-// objects reads a journal, oldest first, each object once.
-func objects(path string) ([]netsetup.Object, error) {
+// An entry is a line of a journal.
+type entry struct {
+	netsetup.Object
+	Attachment string `json:"attachment,omitzero"` // the interface inside that it belongs to; "" = all of the container
+	Undone     bool   `json:"undone,omitzero"`     // takes back an earlier line
+}
+
+// entries reads a journal, oldest first, each object once, without what was undone.
+func entries(path string) ([]entry, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -228,28 +238,45 @@ func objects(path string) ([]netsetup.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []netsetup.Object
+	var list []entry
 	for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); {
-		var o netsetup.Object
-		if json.Unmarshal(sc.Bytes(), &o) == nil && !slices.Contains(list, o) {
-			list = append(list, o)
+		var e entry
+		if json.Unmarshal(sc.Bytes(), &e) != nil {
+			continue
+		}
+		same := func(other entry) bool { return other.Object == e.Object }
+		switch {
+		case e.Undone:
+			list = slices.DeleteFunc(list, same)
+		case !slices.ContainsFunc(list, same):
+			list = append(list, e)
 		}
 	}
 	return list, nil
 }
 
-// recorder writes what belongs to the container into its own journal and what belongs to a network
-// into the host's.
-func (r *Runtime) recorder(c *record) netsetup.Recorder {
+// objects are those of a journal's entries.
+func objects(path string) ([]netsetup.Object, error) {
+	list, err := entries(path)
+	var all []netsetup.Object
+	for _, e := range list {
+		all = append(all, e.Object)
+	}
+	return all, err
+}
+
+// recorder writes what belongs to the container into its own journal, under the interface that it is for, and what
+// belongs to a network into the host's.
+func (r *Runtime) recorder(c *record, ifName string) netsetup.Recorder {
 	return func(o netsetup.Object) error {
 		if o.Owner != "" {
-			return c.journal(o)
+			return journal(c.path("objects"), entry{Object: o, Attachment: ifName})
 		}
 		known, err := objects(r.hostObjects())
 		if err != nil || slices.Contains(known, o) {
 			return err
 		}
-		return journal(r.hostObjects(), o)
+		return journal(r.hostObjects(), entry{Object: o})
 	}
 }
 

@@ -90,7 +90,7 @@ func TestTornJournal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "objects")
 	want := []netsetup.Object{{Kind: "lease", Name: "10.0.0.2", Owner: "a"}, {Kind: "masquerade", Name: "10.0.0.2", Owner: "a"}}
 	for _, o := range append(want, want[0]) {
-		if err := journal(path, o); err != nil {
+		if err := journal(path, entry{Object: o}); err != nil {
 			t.Fatal(err)
 		}
 	}
