@@ -2,7 +2,9 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -49,6 +51,7 @@ type forwarding struct {
 	routes routes
 	opt    Options
 
+	looks  bool // nothing is to be done, and the device may not be there yet: it will be as a new one is
 	ledger *ledger
 	steps  []change // in the order in which they are to be made
 	passes []change // further ones, on a device that dies with the container
@@ -113,7 +116,13 @@ func (f *forwarding) overtaken(family int) bool {
 	return err == nil && l.overtaken(family)
 }
 
-func (f *forwarding) canForce() bool { return !f.opt.noForce && !force6(f.device).missing() }
+func (f *forwarding) canForce() bool {
+	device := f.device
+	if f.looks {
+		device = "default"
+	}
+	return !f.opt.noForce && !force6(device).missing()
+}
 
 // open does what is missing. The order is: the ledger, what keeps others out, and
 // only then the sysctls.
@@ -235,7 +244,10 @@ func (f *forwarding) outside(links []netlink.Link, family int, on func(string) s
 // has another value.
 func (f *forwarding) want(c change, list *[]change) error {
 	var err error
-	if c.Was, err = c.Sysctl.read(); err != nil || c.Was == c.Now {
+	if c.Was, err = c.Sysctl.read(); f.looks && errors.Is(err, fs.ErrNotExist) {
+		c.Was, err = "0", nil
+	}
+	if err != nil || c.Was == c.Now {
 		return err
 	}
 	if slices.ContainsFunc(*list, func(old change) bool { return old.Sysctl == c.Sysctl }) {
