@@ -54,7 +54,7 @@ func Commands(a netsetup.Attachment, opt Options) ([]netsetup.Command, error) {
 		}
 		s.element(set, p.Addr().Unmap().String())
 	}
-	s.element("devices", quoteName(l.device))
+	s.element("ours", quoteName(l.device))
 	err = s.forwarding(l, opt)
 	return s, err
 }

@@ -48,7 +48,7 @@ func newTable() table {
 	}
 	t.containers4 = set("containers4", nftables.TypeIPAddr)
 	t.containers6 = set("containers6", nftables.TypeIP6Addr)
-	t.devices, t.local = names("devices"), names("local")
+	t.devices, t.local = names("ours"), names("local") // nft(8) takes "devices" for a word of its own
 	t.opened4, t.opened6 = names("opened4"), names("opened6")
 	t.samePort = set("same_port", nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName))
 	t.samePort.Concatenation = true
@@ -171,7 +171,7 @@ func (t table) markChain() chainSpec {
 			tracked(expr.CtKeySTATUS, statusDestinationNAT), mark(relayMark))},
 	}
 	after := new(*nftables.ChainPriorityNATDest + 1)
-	return t.base("mark", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, after, rules)
+	return t.base("relay_mark", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, after, rules)
 }
 
 // answerChain gives relayed queries a source on the loopback. systemd-resolved

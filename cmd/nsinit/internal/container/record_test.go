@@ -25,15 +25,15 @@ func TestEncodeObject(t *testing.T) {
 			if f := v.Field(i); f.Kind() == reflect.String {
 				f.SetString(text)
 			} else {
-				t.Errorf("field %s isn't a string: encodeObject has to learn it", v.Type().Field(i).Name)
+				t.Errorf("field %s isn't a string: encodeEntry has to learn it", v.Type().Field(i).Name)
 			}
 		}
-		line, err := encodeObject(o)
+		line, err := encodeEntry(entry{Object: o, Attachment: text})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var back netsetup.Object
-		if err := json.Unmarshal(line, &back); err != nil || back != o {
+		var back entry
+		if err := json.Unmarshal(line, &back); err != nil || back != (entry{Object: o, Attachment: text}) {
 			t.Errorf("%s: %+v, %v", line, back, err)
 		}
 	}
