@@ -37,6 +37,7 @@ type PlannedPolicy struct {
 // /run/netns it says $NETNS.
 type Command struct {
 	Inside bool   // runs in the container's namespace, the others on the host
+	Early  bool   // inside: comes before the interface is set up, whatever step does that
 	Line   string // for sh(1)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,10 @@ import (
 // by several goroutines at once.
 type Host struct {
 	Warn func(line string) // one line for the user; never nil
+
+	// Trace is told of each finished step of a network, and of what it did in the words of
+	// iproute2 and nftables; nil: nobody listens.
+	Trace func(step string, took time.Duration, commands []Command)
 
 	c *rtnl
 }

@@ -245,7 +245,7 @@ func (tuning) Commands(_ Plan, conf any, a Attachment) []Command {
 	var all, late []Command
 	mine := t.of(a.IfName)
 	for _, s := range mine.Sysctls {
-		c := Command{Inside: true, Line: "sysctl -w " + word(s.Key+"="+s.Value)}
+		c := Command{Inside: true, Early: !s.takesIPv6(), Line: "sysctl -w " + word(s.Key+"="+s.Value)}
 		if s.takesIPv6() {
 			late = append(late, c)
 		} else {
@@ -253,7 +253,7 @@ func (tuning) Commands(_ Plan, conf any, a Attachment) []Command {
 		}
 	}
 	if words := mine.words(); words != "" {
-		all = append(all, Command{Inside: true, Line: "ip link set dev " + word(a.IfName) + words})
+		all = append(all, Command{Inside: true, Early: true, Line: "ip link set dev " + word(a.IfName) + words})
 	}
 	return append(all, late...)
 }

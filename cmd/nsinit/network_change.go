@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/container"
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -51,28 +52,34 @@ What it has on the host goes with detach, with the container's end, with delete 
 		},
 		setup: func(a *app) ([]group, action) {
 			var dir string
-			var noForwarding bool
+			var noForwarding, dryRun bool
 			groups := []group{configDirFlag(&dir)}
 			groups[0].flags = append(groups[0].flags, flag{
 				name: "no-forwarding", set: toggle(&noForwarding),
 				help: "fail where the network would need the host's forwarding switched on",
+			}, flag{
+				name: "dry-run", set: toggle(&dryRun),
+				help: "print the commands of ip, nft and their like that would do the same, as a script for sh, and do nothing",
 			})
 			return groups, func(args []string) (int, error) {
 				if err := checkID(args[0]); err != nil {
 					return exitFailure, err
 				}
-				return 0, a.networkAttach(args[0], args[1], dir, noForwarding)
+				return 0, a.networkAttach(args[0], args[1], dir, noForwarding, dryRun)
 			}
 		},
 	}
 }
 
-func (a *app) networkAttach(id, network, dir string, noForwarding bool) error {
+func (a *app) networkAttach(id, network, dir string, noForwarding, dryRun bool) error {
 	req, err := netsetup.ParseFlag(network, []string{dir})
 	if err != nil {
 		return err
 	}
 	req.Source = network
+	if dryRun {
+		return a.dryRun(a.runtime().DryRunAttach(context.Background(), id, req, noForwarding))
+	}
 	made, err := a.runtime().AttachNetwork(context.Background(), id, req, noForwarding)
 	if err != nil {
 		return err
@@ -85,6 +92,17 @@ func (a *app) networkAttach(id, network, dir string, noForwarding bool) error {
 		line += " " + p.String()
 	}
 	return a.print(line + "\n")
+}
+
+// dryRun prints what would be done.
+func (a *app) dryRun(d *container.DryRun, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case a.json:
+		return a.printJSON(d)
+	}
+	return a.print(d.Script())
 }
 
 func networkDetachVerb() verb {

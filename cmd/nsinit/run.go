@@ -59,6 +59,7 @@ type runRequest struct {
 	networkConfigDir string
 	netnsName        string
 	noForwarding     bool
+	dryRun           bool
 	hostname         string
 	dns              netsetup.DNS
 	addHosts         []container.HostEntry
@@ -86,6 +87,9 @@ func setupRun(a *app) ([]group, action) {
 		spec, err := r.spec(args)
 		if err != nil {
 			return exitFailure, err
+		}
+		if r.dryRun {
+			return 0, a.dryRun(rt.DryRun(context.Background(), spec))
 		}
 		code, err := rt.Run(context.Background(), spec)
 		if err == nil && spec.Detach {

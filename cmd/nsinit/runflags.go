@@ -91,6 +91,10 @@ func (r *runRequest) networkFlags() []flag {
 			help: "fail where the network would need the host's forwarding switched on",
 		},
 		{
+			name: "dry-run", set: toggle(&r.dryRun),
+			help: "print the commands of ip, nft and their like that would make the same network, as a script for sh, and do nothing",
+		},
+		{
 			name: "dns", arg: "IP", repeat: true, set: appendTo(&r.dns.Nameservers, parseAddr),
 			help: "resolver in place of the host's, at most 3",
 		},

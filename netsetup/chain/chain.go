@@ -61,13 +61,17 @@ func planPolicies(p *netsetup.Plan) error {
 // p.Owner is the container. What it makes dies with target or is recorded first, so
 // that after an error the caller undoes the records.
 func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p netsetup.Plan, opts policy.Options, record netsetup.Recorder) (a netsetup.Attachment, err error) {
+	t := trace(h)
 	addrs, gateways, err := ipam.Allocate(ctx, p, p.Owner, record)
 	if err != nil {
 		return a, err
 	}
+	t.step("addresses", nil)
 	if a, err = netsetup.Attach(ctx, h, target, p, addrs, gateways, record); err != nil {
 		return a, err
 	}
+	t.strategy(p, a)
+	t.look(a, opts)
 	switch {
 	case a.Masquerade:
 		err = policy.Masquerade(ctx, h, a, p.Owner, opts, record)
@@ -80,10 +84,12 @@ func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p net
 	if err != nil {
 		return a, err
 	}
+	t.hostPolicy(a)
 	for _, planned := range p.Policies {
 		if err := policyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
 			return a, fmt.Errorf("%s: %w", planned.Plugin.Type, err)
 		}
+		t.policy(p, planned, a)
 	}
 	return a, nil
 }

@@ -126,8 +126,9 @@ func FreeSubnets(ctx context.Context, taken []netip.Prefix, v4, v6 bool) ([]neti
 	return list, err
 }
 
-// Look returns what Allocate would, and takes nothing.
-func Look(p netsetup.Plan) (addrs []netip.Prefix, gateways []netip.Addr, err error) {
+// Look returns what Allocate would, and takes nothing. taken are addresses that nobody shall get besides those that
+// are leased.
+func Look(p netsetup.Plan, taken []Lease) (addrs []netip.Prefix, gateways []netip.Addr, err error) {
 	switch {
 	case p.IPAM == "static":
 		return p.IPs, p.Gateways, nil
@@ -143,7 +144,7 @@ func Look(p netsetup.Plan) (addrs []netip.Prefix, gateways []netip.Addr, err err
 		return nil, nil, err
 	}
 	gateways = append(gateways, p.Gateways...)
-	s := looker{dir: filepath.Join(DefaultDir, p.Network.Name)}
+	s := looker{dir: filepath.Join(DefaultDir, p.Network.Name), taken: taken}
 	if p.DataDir != "" {
 		s.dir = filepath.Join(p.DataDir, p.Network.Name)
 	}
@@ -158,11 +159,24 @@ func Look(p netsetup.Plan) (addrs []netip.Prefix, gateways []netip.Addr, err err
 }
 
 // A looker reads a store's folder, which need not be there.
-type looker struct{ dir string }
+type looker struct {
+	dir   string
+	taken []Lease
+}
+
+func (s looker) has(a netip.Addr) bool {
+	for _, l := range s.taken {
+		if l.Address == a {
+			return true
+		}
+	}
+	_, err := os.Lstat(filepath.Join(s.dir, a.String()))
+	return err == nil
+}
 
 func (s looker) next(set rangeSet, index int, wanted netip.Addr) (got netip.Prefix, gateway netip.Addr, err error) {
 	try := func(a netip.Addr, r addrRange) (more bool) {
-		if _, err := os.Lstat(filepath.Join(s.dir, a.String())); err == nil {
+		if s.has(a) {
 			return true
 		}
 		got, gateway = netip.PrefixFrom(a, r.subnet.Bits()), r.gateway

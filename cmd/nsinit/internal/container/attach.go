@@ -125,6 +125,7 @@ func (c *connection) plan(ctx context.Context, req *netsetup.Request, fill func(
 }
 
 func (c *connection) attach(ctx context.Context, p netsetup.Plan, opts policy.Options) (netsetup.Attachment, error) {
+	c.traceNetwork(c.net, p)
 	a, err := chain.Attach(ctx, c.net, c.netns, p, opts, c.recorder(c.rec, p.IfName))
 	if err != nil {
 		return a, err

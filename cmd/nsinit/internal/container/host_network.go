@@ -106,6 +106,7 @@ func (h *host) attachNetworks() (err error) {
 
 func (h *host) attach(p netsetup.Plan) (netsetup.Attachment, error) {
 	p.Owner = h.spec.ID
+	h.traceNetwork(h.net, p)
 	return chain.Attach(h.ctx, h.net, h.netns, p, h.policyOptions(), h.recorder(h.rec, p.IfName))
 }
 

@@ -56,7 +56,7 @@ func (r *Runtime) AddNetwork(dir, name string, src []byte) (path string, err err
 	if err != nil {
 		return "", err
 	}
-	if _, _, err := ipam.Look(plans[0]); err != nil {
+	if _, _, err := ipam.Look(plans[0], nil); err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {

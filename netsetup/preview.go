@@ -1,0 +1,131 @@
+package netsetup
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Preview returns what Attach would, as far as it can be told without doing anything: names
+// that are random by design are others each time. h is asked for devices only.
+func Preview(h *Host, p Plan, addrs []netip.Prefix, gateways []netip.Addr) (Attachment, error) {
+	a, err := p.attachment(slices.Clone(addrs), slices.Clone(gateways))
+	if err != nil {
+		return a, err
+	}
+	switch p.Strategy {
+	case "bridge":
+		err = h.previewBridge(p, &a)
+	case "ptp":
+		err = h.previewPtp(p, &a)
+	case "macvlan", "ipvlan", "vlan":
+		err = h.previewSublink(p, &a)
+	case "dummy":
+		a.MTU = p.MTU
+	case "tap":
+		own, _ := p.Own.(tapConf)
+		a.MTU, a.Tap = p.MTU, &own.Tap
+	case "host-device":
+		err = h.previewHostDevice(p, &a)
+	case "loopback":
+		a = Attachment{Network: p.networkName(), Strategy: p.Strategy, IfName: loopbackIfName, MTU: p.MTU}
+	}
+	if err == nil {
+		err = a.checkMTU()
+	}
+	return a, err
+}
+
+func (h *Host) previewBridge(p Plan, a *Attachment) error {
+	br, err := h.c.linkByName(p.Bridge)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		a.NewBridge = true
+		if br.mtu, err = h.bridgeMTU(p); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case br.kind != "bridge":
+		return fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
+	}
+	if a.Bridge, a.MTU = p.Bridge, p.MTU; a.MTU == 0 {
+		a.MTU = br.mtu
+	}
+	if port := p.port(); !port.plain() {
+		a.Port = &port
+	}
+	a.HostIf = hostIfName()
+	return nil
+}
+
+func (h *Host) previewPtp(p Plan, a *Attachment) (err error) {
+	a.Routes = slices.Concat(ptpRoutes(p, a.Addresses), a.Routes)
+	if a.MTU = p.MTU; a.MTU == 0 {
+		a.MTU, err = h.uplinkMTU()
+	}
+	a.HostIf = hostIfName()
+	return err
+}
+
+func (h *Host) previewSublink(p Plan, a *Attachment) error {
+	var own sublinkConf
+	mine := &Sublink{}
+	switch conf := p.Own.(type) {
+	case macvlanConf:
+		own, mine.Mode, mine.Queue = conf.sublinkConf, conf.mode, conf.queue
+	case ipvlanConf:
+		own, mine.Mode = conf.sublinkConf, conf.mode
+	case vlanConf:
+		own, mine.VLAN = conf.sublinkConf, conf.id
+	}
+	a.Sublink = mine
+	if mine.Parent, mine.Inside = own.master, own.inside; own.inside {
+		a.MTU = p.MTU // its parent's namespace isn't there yet
+		return nil
+	}
+	return h.onParent(nil, p, own, func(_ *Host, parent link) error {
+		mine.Parent = parent.name
+		if a.MAC = p.MAC; p.Strategy == "macvlan" && a.MAC == "" {
+			a.MAC = deriveMAC(a.Addresses).String()
+		}
+		if a.MAC == "" {
+			a.MAC = parent.mac.String()
+		}
+		return a.sublinkMTU(p, parent)
+	})
+}
+
+func (h *Host) previewHostDevice(p Plan, a *Attachment) error {
+	conf, _ := p.Own.(hostDeviceConf)
+	want, err := conf.want.byID(sysfs, p.Runtime.DeviceID)
+	if err != nil {
+		return err
+	}
+	dev, err := h.find(sysfs, want)
+	if err != nil {
+		return err
+	}
+	a.lent(p, deviceState{Name: dev.name, MAC: dev.mac, MTU: dev.mtu})
+	return nil
+}
+
+// Preview adds to a what Attach would: a name that is random by design.
+func (bandwidth) Preview(_ Plan, conf any, a *Attachment) {
+	if s, ok := conf.(*shaping); ok && s.EgressRate > 0 {
+		a.IFB = hostIfName()
+	}
+}
+
+// Preview adds to a what Attach would.
+func (tuning) Preview(_ Plan, conf any, a *Attachment) {
+	if t, ok := conf.(*Tuning); ok {
+		mine := t.of(a.IfName)
+		if a.Tuning = a.Tuning.with(mine); mine.MAC != "" {
+			a.MAC = mine.MAC
+		}
+	}
+}
