@@ -30,13 +30,13 @@ func (f fault) String() string {
 	return name + "/" + f.gate.String()
 }
 
-// args are a start of what has most to be undone.
-func (f fault) args(root string) []string {
+// args are a start of what has most to be undone, and more.
+func (f fault) args(root string, more ...string) []string {
 	flags := []string{"--rootfs", root, "--name", "victim", "--network", "bridge", "--netns-name", "victim"}
 	if f.detach {
 		flags = append(flags, "--detach")
 	}
-	return with(flags, f.extra(), script(fmt.Sprintf("trap 'exit %d' %d; sleep 1000 & wait", 128+f.signal, max(f.signal, 1))))
+	return with(flags, more, f.extra(), script(fmt.Sprintf("trap 'exit %d' %d; sleep 1000 & wait", 128+f.signal, max(f.signal, 1))))
 }
 
 // hasInit tells whether there is an init to kill at the gate.
@@ -107,20 +107,26 @@ func TestKilledAnywhere(t *testing.T) {
 type faultBed struct {
 	*machine
 	root   string
+	more   []string // flags
 	before netsetuptest.Snapshot
 }
 
-func newFaultBed(t testing.TB) *faultBed {
+func newFaultBed(t testing.TB, more ...string) *faultBed {
 	t.Helper()
-	bed := &faultBed{machine: newMachine(t), root: newRootfs(t)}
+	return newFaultBedOn(t, newMachine(t), more...)
+}
+
+func newFaultBedOn(t testing.TB, m *machine, more ...string) *faultBed {
+	t.Helper()
+	bed := &faultBed{machine: m, root: newRootfs(t), more: more}
 	bed.Dirty() // the state is compared whole, after every case
-	bed.run(t, "--rootfs", bed.root, "--network", "bridge", "--netns-name", "first", "--", "true").OK(t)
+	bed.run(t, with([]string{"--rootfs", bed.root, "--network", "bridge", "--netns-name", "first"}, more, []string{"--", "true"})...).OK(t)
 	bed.before = bed.Settled(t)
 	return bed
 }
 
 func (bed *faultBed) try(t *testing.T, f fault) {
-	s := bed.stopAt(t, f.gate, f.args(bed.root)...)
+	s := bed.stopAt(t, f.gate, f.args(bed.root, bed.more...)...)
 	switch f.victim {
 	case "parent":
 		s.Signal(t, unix.SIGKILL)

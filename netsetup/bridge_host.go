@@ -1,6 +1,7 @@
 package netsetup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -261,7 +263,7 @@ func (h *Host) finishBridge(br link, p Plan, missing []netip.Prefix) error {
 }
 
 // undoBridge removes a bridge that nsinit made, unless something is connected to it.
-func (h *Host) undoBridge(o Object) error {
+func (h *Host) undoBridge(ctx context.Context, o Object) error {
 	br, err := h.c.linkByName(o.Name)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
@@ -272,11 +274,8 @@ func (h *Host) undoBridge(o Object) error {
 	if br.kind != "bridge" || br.alias != bridgeAlias(o.Network) && !unnamed(br) {
 		return nil // somebody else's, who took the name
 	}
-	ports, err := h.c.ports(br.index)
+	ports, err := h.lastingPorts(ctx, br)
 	if err != nil {
-		return err
-	}
-	if err := h.dropGatewayIfs(br, &ports); err != nil {
 		return err
 	}
 	if len(ports) > 0 {
@@ -286,4 +285,28 @@ func (h *Host) undoBridge(o Object) error {
 		return fmt.Errorf("%s: delete: %w", o.Name, err)
 	}
 	return nil
+}
+
+// The kernel frees a dead container's devices late, with its namespace.
+const (
+	freedLimit = time.Second
+	freedPause = 10 * time.Millisecond
+)
+
+// lastingPorts returns the ports that don't go by themselves or with br. It waits for
+// containers' ends as long as the kernel may take to free them.
+func (h *Host) lastingPorts(ctx context.Context, br link) ([]link, error) {
+	for deadline := time.Now().Add(freedLimit); ; time.Sleep(freedPause) {
+		ports, err := h.c.ports(br.index)
+		if err == nil {
+			err = h.dropGatewayIfs(br, &ports)
+		}
+		if err != nil {
+			return nil, err
+		}
+		others := slices.ContainsFunc(ports, func(l link) bool { return !strings.HasPrefix(l.alias, aliasPrefix) })
+		if len(ports) == 0 || others || ctx.Err() != nil || time.Now().After(deadline) {
+			return ports, nil
+		}
+	}
 }

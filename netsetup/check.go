@@ -166,7 +166,7 @@ func (in *Inside) checkRoutes(c *comparison, index int, a Attachment) error {
 		wanted[r.Table] = append(wanted[r.Table], inner(index, r, a))
 	}
 	for table, routes := range wanted {
-		have, err := in.c.routes(index, table)
+		have, err := in.routesOf(index, table, a)
 		if err != nil {
 			return err
 		}

@@ -15,19 +15,21 @@ import (
 
 // The forms of the flag, for errors.
 const (
-	flagForms   = "bridge, ptp, none, host, ns:PATH, container:ID, or a network's NAME or FILE"
+	flagForms   = "bridge, ptp, macvlan, ipvlan, vlan, dummy, tap, none, host, ns:PATH, container:ID, or a network's NAME or FILE"
 	optionsForm = "bridge:ip=10.1.0.2/24,gateway=10.1.0.1,mtu=1400,mac=02:00:00:00:00:01,interface_name=eth0"
 )
 
 // flagWords returns the words of the flag that are no networks' names.
-func flagWords() []string { return []string{"bridge", "container", "host", "none", "ns", "ptp"} }
+func flagWords() []string {
+	return append([]string{"bridge", "container", "host", "none", "ns", "ptp"}, linkWords()...)
+}
 
 // ParseFlag turns the value of --network into a request, with podman's words. A
 // name that is no word of ours is looked up as a network in dirs, or is a file if
 // it holds a slash. All faults are told at once, without the flag's name.
 //
 // Strategy says what it became: "bridge" and "ptp" without a network mean the
-// default one (ipam.Fill); "netns" has its path in Path; "container" has the id
+// default one (ipam.Fill); "macvlan" and the like have a network built for them; "netns" has its path in Path; "container" has the id
 // of the other container in Path, for the caller to resolve; "none" and "host"
 // are the caller's, too.
 func ParseFlag(value string, dirs []string) (Request, error) {
@@ -44,7 +46,7 @@ func ParseFlag(value string, dirs []string) (Request, error) {
 		}
 	case "ns", "container":
 		err = r.join(word, options)
-	case "bridge", "ptp":
+	case "bridge", "ptp", "macvlan", "ipvlan", "vlan", "dummy", "tap":
 		r.Strategy = word
 		err = r.options(options)
 	default:
@@ -104,8 +106,14 @@ func formOf(word string) string {
 		return "ns:/run/netns/NAME"
 	case "container":
 		return "container:ID"
-	case "none", "host":
+	case "none", "host", "tap":
 		return word
+	case "macvlan", "ipvlan":
+		return word + ":parent=eth1,ip=10.1.0.2/24,gateway=10.1.0.1"
+	case "vlan":
+		return "vlan:parent=eth1,vlan=100,ip=10.1.0.2/24"
+	case "dummy":
+		return "dummy:ip=10.1.0.2/32"
 	}
 	return optionsForm
 }
@@ -147,7 +155,7 @@ func loadNamed(word string, dirs []string) (*Network, error) {
 		return n, err
 	}
 	switch word {
-	case "slirp4netns", "pasta", "private", "macvlan", "ipvlan", "vlan", "tap", "dummy":
+	case "slirp4netns", "pasta", "private":
 		return nil, fmt.Errorf("%w; the word itself is not supported yet; %s", err, flagForms)
 	}
 	return nil, fmt.Errorf("%w; or %s%s", err, flagForms, didYouMean(word, flagWords()))

@@ -19,6 +19,7 @@ func optionNames() []string {
 func (r *Request) options(text string) error {
 	var faults []error
 	var bridge string
+	keys := make(map[string]any) // of the strategy's own
 	seen := make(map[string]bool)
 	for option := range strings.SplitSeq(text, ",") {
 		if text == "" {
@@ -27,14 +28,18 @@ func (r *Request) options(text string) error {
 		key, value, ok := strings.Cut(option, "=")
 		switch {
 		case !ok || value == "":
-			faults = append(faults, fmt.Errorf("option %s: not KEY=VALUE%s; as %s", quoted(option), didYouMean(key, optionNames()), optionsForm))
+			faults = append(faults, fmt.Errorf("option %s: not KEY=VALUE%s; as %s", quoted(option), didYouMean(key, r.knownOptions()), formOf(r.Strategy)))
 		case seen[key] && !repeats(key):
 			faults = append(faults, fmt.Errorf("option %s: given twice; leave one out", quoted(key)))
 		case key == "bridge" && r.Strategy == "bridge" && r.Network == nil:
 			bridge = value
 			faults = append(faults, optionFault(key, value, CheckIfName(value)))
 		default:
-			faults = append(faults, r.option(key, value))
+			own, err := r.ownOption(key, value, keys)
+			if !own {
+				err = r.option(key, value)
+			}
+			faults = append(faults, err)
 		}
 		seen[key] = true
 	}
@@ -44,6 +49,9 @@ func (r *Request) options(text string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.isLinkWord() {
+		return r.buildLink(keys)
 	}
 	return r.build(bridge)
 }
@@ -95,13 +103,19 @@ func optionFault(key, value string, err error) error {
 }
 
 func (r *Request) unknownOption(key string) error {
+	names := r.knownOptions()
 	switch key {
 	case "bridge":
+		if r.isLinkWord() {
+			break
+		}
 		return fmt.Errorf("option bridge: the network names its bridge; write bridge:bridge=NAME for another")
-	case "alias", "host_interface_name", "mode", "parent", "vlan", "ipv6", "port":
-		return fmt.Errorf("option %s: not supported yet; there are %s", key, strings.Join(optionNames(), ", "))
+	case "mode", "parent":
+		return fmt.Errorf("option %s: one of macvlan's and ipvlan's; here there are %s", key, strings.Join(names, ", "))
+	case "alias", "host_interface_name", "vlan", "ipv6", "port":
+		return fmt.Errorf("option %s: not supported yet; there are %s", key, strings.Join(names, ", "))
 	}
-	return fmt.Errorf("option %s: unknown%s; there are %s", quoted(key), didYouMean(key, optionNames()), strings.Join(optionNames(), ", "))
+	return fmt.Errorf("option %s: unknown%s; there are %s", quoted(key), didYouMean(key, names), strings.Join(names, ", "))
 }
 
 // optionIP reads an address, with its prefix length or without.

@@ -38,6 +38,13 @@ func TestParseFlag(t *testing.T) {
 			`bridge net=bridge-br0 ips=[10.1.0.2/24] gw=[10.1.0.1] {"bridge":"br0","ipam":{"type":"static"},"type":"bridge"}`,
 		},
 		{"ptp:ip=10.1.0.2/24", `ptp net=ptp-838772b8 ips=[10.1.0.2/24] own {"ipMasq":true,"ipam":{"routes":[{"dst":"0.0.0.0/0"}],"type":"static"},"type":"ptp"}`},
+		{"macvlan", `macvlan net=macvlan {"type":"macvlan"}`},
+		{"macvlan:parent=eth1,mode=vepa", `macvlan net=macvlan-eth1 {"master":"eth1","mode":"vepa","type":"macvlan"}`},
+		{"macvlan:parent=a+b,mtu=1400", `macvlan net=macvlan-dd9455f6 mtu=1400 {"master":"a+b","type":"macvlan"}`},
+		{"ipvlan:parent=eth1,ip=10.1.0.2/24,gateway=10.1.0.1", `ipvlan net=ipvlan-eth1 ips=[10.1.0.2/24] gw=[10.1.0.1] {"ipam":{"type":"static"},"master":"eth1","type":"ipvlan"}`},
+		{"vlan:parent=eth1,vlan=100,ip=10.1.0.2/24", `vlan net=vlan-eth1.100 ips=[10.1.0.2/24] {"ipam":{"type":"static"},"master":"eth1","type":"vlan","vlanId":100}`},
+		{"dummy:ip=10.1.0.2/32", `dummy net=dummy ips=[10.1.0.2/32] {"ipam":{"type":"static"},"type":"dummy"}`},
+		{"tap:owner=1000,group=0,multi_queue=true,bridge=br0", `tap net=tap {"bridge":"br0","group":0,"multiQueue":true,"owner":1000,"type":"tap"}`},
 		{"lan", "bridge net=lan"},
 		{"lan:ip=10.1.0.9,interface_name=e", "bridge net=lan ips=[10.1.0.9] if=e"},
 		{path, "bridge net=lan"},
@@ -114,11 +121,11 @@ func TestParseFlagFaults(t *testing.T) {
 	writeFile(t, dir, "a.conflist", goodList)
 	check := func(s string) error { _, err := ParseFlag(s, []string{dir}); return err }
 	checkFaults(t, check, []faultCase{
-		{"", "empty; bridge, ptp, none, host, ns:PATH, container:ID"},
-		{"birdge", "not found in " + dir + "; there: lan; or bridge, ptp, none, host, ns:PATH, container:ID, or a network's NAME or FILE; did you mean bridge?"},
+		{"", "empty; bridge, ptp, macvlan, ipvlan, vlan, dummy, tap, none, host, ns:PATH, container:ID"},
+		{"birdge", "not found in " + dir + "; there: lan; or bridge, ptp, macvlan, ipvlan, vlan, dummy, tap, none, host, ns:PATH, container:ID, or a network's NAME or FILE; did you mean bridge?"},
 		{"lna", "did you mean lan?"},
 		{"slirp4netns", "not supported yet"},
-		{"macvlan:parent=eth1", "not supported yet"},
+		{"pasta", "not supported yet"},
 		{"Bridge", "did you mean bridge?"},
 		{"bridge ", "not allowed"},
 		{"bridge\x1b[2J", "control character 0x1b"},
@@ -153,6 +160,24 @@ func TestParseFlagFaults(t *testing.T) {
 		{"bridge:interface_name=1234567890123456", "16 bytes"},
 		{"bridge:bridge=all", `bridge: "all":`},
 		{"bridge:bridge=a/b", "not allowed"},
+		{"bridge:parent=eth1", "option parent: one of macvlan's and ipvlan's; here there are bridge, gateway"},
+		{"macvlan:bridge=br0", `option "bridge": unknown; there are gateway, interface_name, ip, ip6, mac, mode, mtu, parent, route`},
+		{"macvlan:mode=brdige", `mode: "brdige": unknown; did you mean bridge?; one of bridge, private, vepa, passthru`},
+		{"macvlan:mode=l2", `mode: "l2": unknown; one of bridge`},
+		{"macvlan:prent=eth1", `option "prent": unknown; did you mean parent?`},
+		{"macvlan:parent=eth/1", `parent: "eth/1": '/' is not allowed`},
+		{"macvlan:parent=lo", `parent: "lo": the loopback device carries no other`},
+		{"macvlan:parent=eth1,parent=eth2", `option "parent": given twice`},
+		{"macvlan:ip=10.1.0.2", `ip: "10.1.0.2": no prefix length, and a macvlan has no pool; write ip=10.1.0.2/24`},
+		{"macvlan:", "nothing behind the colon; macvlan:parent=eth1,ip=10.1.0.2/24"},
+		{"ipvlan:mode=bridge", `mode: "bridge": unknown; one of l2, l3, l3s`},
+		{"vlan:vlan=4095", `vlan: "4095": not a number from 0 to 4094`},
+		{"vlan:vlan=x", `vlan: "x": not a number`},
+		{"vlan:mode=l2", "option mode: one of macvlan's"},
+		{"tap:owner=root", `owner: "root": not a number from 0 to 4294967294`},
+		{"tap:group=-1", `group: "-1": not a number`},
+		{"tap:multi_queue=yes", `multi_queue: "yes": true or false is wanted`},
+		{"dummy:parent=eth1", "option parent: one of macvlan's"},
 		{"lan:bridge=br0", "the network names its bridge"},
 		{"ptp:bridge=br0", "option bridge"},
 		{"bridge:ip=10.1.0.2/33", `ip: "10.1.0.2/33": not an address; as ip=10.1.0.2/24`},
@@ -185,6 +210,7 @@ func TestParseFlagFaults(t *testing.T) {
 
 func FuzzParseFlag(f *testing.F) {
 	for _, s := range []string{
+		"macvlan:parent=eth1,mode=bridge", "vlan:parent=eth1,vlan=7,ip=10.1.0.2/24", "tap:owner=1,multi_queue=true",
 		"bridge", "bridge:ip=10.1.0.2/24,gateway=10.1.0.1,mtu=1400,mac=02:00:00:00:00:01,interface_name=eth0",
 		"ptp:ip=fd00::2/64", "ns:/x", "container:c", "none", "lan:ip=10.1.0.9", "./x:ip=::1", "bridge:route=0.0.0.0/0@10.1.0.1", ":", "a:b=c",
 	} {
@@ -217,6 +243,10 @@ func FuzzParseFlag(f *testing.F) {
 		if r.Network != nil && r.Network.Source == r.Source {
 			if _, err := (bridge{}).Plan(r); r.Strategy == "bridge" && err != nil {
 				t.Errorf("%q: the network built for it has faults: %v", value, err)
+			}
+			s, _ := StrategyOf(r.Strategy)
+			if _, err := s.Plan(r); err != nil && strings.Contains(err.Error(), "plugins[0]") {
+				t.Errorf("%q: a fault of the flag is told as one of a file: %v", value, err)
 			}
 		}
 	})

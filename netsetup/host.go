@@ -111,13 +111,17 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 	case "link":
 		return h.undoLink(o)
 	case "bridge":
-		return h.undoBridge(o)
+		return h.undoBridge(ctx, o)
 	case KindDevice:
 		return h.undoDevice(o)
 	case "netns-name":
 		return undoName(o)
 	case kindIFB:
 		return h.undoIFB(o)
+	case kindSBR:
+		return undoSBR(o)
+	case kindVRF:
+		return undoVRF(o)
 	case kindTuning:
 		return undoTuning(o)
 	}

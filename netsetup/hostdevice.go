@@ -149,9 +149,21 @@ func (h *Host) checkLent(target *NetNS, a Attachment) ([]Difference, error) {
 func (hostDevice) Configure(in *Inside, a Attachment) error { return in.finish(a, 0) }
 
 // Commands returns what Attach and Configure do, in the words of iproute2.
-func (hostDevice) Commands(_ Plan, a Attachment) []Command {
+func (hostDevice) Commands(p Plan, a Attachment) []Command {
 	if a.Configured {
 		return nil
 	}
-	return nil
+	name, inside := word(a.HostDevice), word(a.IfName)
+	commands := []Command{{Line: "ip link set dev " + name + " alias " + name + " name " + inside + " netns $NETNS"}}
+	if change := mtuWords(p.MTU) + macWords(p.MAC); change != "" {
+		commands = append(commands, Command{Inside: true, Line: "ip link set dev " + inside + change})
+	}
+	return append(commands, announcedCommands(a, false, false)...)
+}
+
+func macWords(mac string) string {
+	if mac == "" {
+		return ""
+	}
+	return " address " + mac
 }

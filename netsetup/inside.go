@@ -43,6 +43,10 @@ func (in *Inside) finish(a Attachment, addrFlags uint32) error {
 	if err := in.settings(a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
+	table, err := in.joinVRF(l, a.VRF)
+	if err != nil {
+		return fmt.Errorf("%s: vrf: %w", a.IfName, err)
+	}
 	if err := in.tune(l, a.Tuning); err != nil {
 		return fmt.Errorf("%s: tuning: %w", a.IfName, err)
 	}
@@ -62,7 +66,7 @@ func (in *Inside) finish(a Attachment, addrFlags uint32) error {
 			return fmt.Errorf("%s: %w", a.IfName, err)
 		}
 	}
-	if err := in.addRoutes(l.index, a); err != nil {
+	if err := in.addRoutes(l.index, table, a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
 	return in.policiesAtEnd(l, a)
@@ -166,8 +170,10 @@ func (in *Inside) awaitDAD(index int) error {
 	}
 }
 
-// addRoutes adds routes on the link first, for they may lead to a gateway.
-func (in *Inside) addRoutes(index int, a Attachment) error {
+// addRoutes adds routes on the link first, for they may lead to a gateway. table is for
+// those that name none; 0 is the main one.
+func (in *Inside) addRoutes(index, table int, a Attachment) error {
+	a.Routes = routesIn(table, a.Routes)
 	for _, r := range a.Routes {
 		if !r.Gateway.IsValid() {
 			if err := in.c.addFurtherRoute(inner(index, r, a)); err != nil {
@@ -176,7 +182,7 @@ func (in *Inside) addRoutes(index int, a Attachment) error {
 		}
 	}
 	for _, gw := range a.Gateways {
-		if err := in.addDefault(index, gw); err != nil {
+		if err := in.addDefault(index, table, gw); err != nil {
 			return err
 		}
 	}
@@ -225,8 +231,8 @@ const (
 // further one of the family comes behind it, with the next free metric (IPv4:
 // none, 101, 102, ...; IPv6: 1024, 1025, ...), and takes over when the first
 // network's interface goes down.
-func (in *Inside) addDefault(index int, gateway netip.Addr) error {
-	r := fibRoute{dst: defaultRoute(gateway), via: gateway, index: index}
+func (in *Inside) addDefault(index, table int, gateway netip.Addr) error {
+	r := fibRoute{dst: defaultRoute(gateway), via: gateway, index: index, table: table}
 	base := metricSecond
 	if gateway.Is6() {
 		base = metricIPv6

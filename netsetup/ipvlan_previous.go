@@ -12,7 +12,7 @@ type previous struct {
 	where      string
 	interfaces []string // their names
 	ips        []netip.Prefix
-	gateways   []netip.Addr // with the index of ips; zero = none
+	gateways   []netip.Addr // of ips; zero = none
 	routes     []Route
 }
 
@@ -31,19 +31,17 @@ func previousOf(r Request) (*previous, bool) {
 		return nil, false
 	}
 	b := &previous{where: r.Network.Source + ": plugins[0].prevResult"}
-	for _, i := range itemsOf(result, "interfaces") {
-		b.interfaces = append(b.interfaces, textOf(&i, "name"))
+	for _, device := range itemsOf(result, "interfaces") {
+		b.interfaces = append(b.interfaces, textOf(&device, "name"))
 	}
 	for _, ip := range itemsOf(result, "ips") {
 		if a, err := netip.ParsePrefix(textOf(&ip, "address")); err == nil {
-			gw, _ := netip.ParseAddr(textOf(&ip, "gateway"))
-			b.ips, b.gateways = append(b.ips, a), append(b.gateways, gw)
+			b.ips, b.gateways = append(b.ips, a), append(b.gateways, addrOf(&ip, "gateway"))
 		}
 	}
 	for _, route := range itemsOf(result, "routes") {
 		if dst, err := netip.ParsePrefix(textOf(&route, "dst")); err == nil {
-			gw, _ := netip.ParseAddr(textOf(&route, "gw"))
-			b.routes = append(b.routes, Route{Dst: dst, Gateway: gw})
+			b.routes = append(b.routes, Route{Dst: dst, Gateway: addrOf(&route, "gw")})
 		}
 	}
 	return b, true
@@ -59,6 +57,12 @@ func textOf(v *jsonValue, key string) string {
 		return m.text
 	}
 	return ""
+}
+
+// addrOf returns the address at key, zero if there is none.
+func addrOf(v *jsonValue, key string) netip.Addr {
+	a, _ := netip.ParseAddr(textOf(v, key))
+	return a.Unmap().WithZone("")
 }
 
 // take puts what b has into the request where the configuration says nothing.

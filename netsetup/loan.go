@@ -319,16 +319,14 @@ func (h *Host) comeHomeAlone(l *loan) error {
 		return h.restore(dev.index, l)
 	case err == nil || !errors.Is(err, unix.ENODEV):
 		return err
-	case l.Device.Kind != "":
-		h.Warn(l.Device.Name + ": is gone: its namespace was not held any more")
+	}
+	dev, err = h.findLink(l.fallen)
+	if errors.Is(err, errNoLink) {
+		h.Warn(l.Device.Name + ": is not on the host, and its namespace is not held any more")
 		return nil
 	}
-	dev, err = h.findLink(func(f link) bool {
-		return f.kind == "" && (f.alias == l.Device.Name || f.alias == l.Device.Alias) && f.mac.String() == net.HardwareAddr(l.Device.MAC).String()
-	})
 	if err != nil {
-		h.Warn(l.Device.Name + ": is not on the host: " + err.Error())
-		return nil
+		return err
 	}
 	if err := h.c.setLink(ifinfo(dev.index, 0, unix.IFF_UP)); err != nil {
 		return fmt.Errorf("%s: set down: %w", dev.name, err)
@@ -338,6 +336,12 @@ func (h *Host) comeHomeAlone(l *loan) error {
 		return fmt.Errorf("%s: rename to %s: %w", dev.name, l.Device.Name, err)
 	}
 	return h.restore(dev.index, l)
+}
+
+// fallen tells whether dev is the device under another name.
+func (l *loan) fallen(dev link) bool {
+	same := dev.kind == l.Device.Kind && dev.mac.String() == net.HardwareAddr(l.Device.MAC).String()
+	return same && (dev.alias == l.Device.Name || dev.alias == l.Device.Alias && len(dev.mac) > 0)
 }
 
 // age is how long the device was away.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -348,4 +349,38 @@ func (c *rtnl) addKept(l link, kept [][]byte, then string) error {
 		}
 	}
 	return nil
+}
+
+// addrWords are an address that is made again inside in the words of ip(8).
+func addrWords(raw []byte, then, now string) string {
+	a, _ := parseAddr(raw)
+	words := a.prefix.String()
+	var flags string
+	attrs(raw[unix.SizeofIfAddrmsg:], func(kind uint16, v []byte) {
+		other, _ := netip.AddrFromSlice(v)
+		switch kind {
+		case unix.IFA_ADDRESS:
+			if other != a.prefix.Addr() {
+				words = a.prefix.Addr().String() + " peer " + netip.PrefixFrom(other, a.prefix.Bits()).String()
+			}
+		case unix.IFA_BROADCAST:
+			words += " brd " + other.String()
+		case unix.IFA_LABEL:
+			if rest, ok := strings.CutPrefix(text(v), then); ok && rest != "" {
+				words += " label " + word(now+rest)
+			}
+		case unix.IFA_RT_PRIORITY:
+			words += " metric " + strconv.Itoa(u32(v))
+		}
+	})
+	if a.flags&unix.IFA_F_NOPREFIXROUTE != 0 {
+		flags += " noprefixroute"
+	}
+	if a.flags&unix.IFA_F_HOMEADDRESS != 0 && a.prefix.Addr().Is6() {
+		flags += " home"
+	}
+	if a.prefix.Addr().Is6() {
+		flags += " nodad"
+	}
+	return words + flags
 }

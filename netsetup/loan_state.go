@@ -110,17 +110,30 @@ func ownSettings(name string) (list []loanSetting, err error) {
 			return nil, fmt.Errorf("%s: settings: %w", name, err)
 		}
 		for _, f := range files {
-			own, err := os.ReadFile(dir + name + "/" + f.Name())
+			own, err := readSetting(dir + name + "/" + f.Name())
 			if err != nil {
 				continue // stable_secret can't be read before it was set
 			}
-			usual, err := os.ReadFile(dir + "default/" + f.Name())
-			if err != nil || string(own) != string(usual) {
-				list = append(list, loanSetting{kind, f.Name(), strings.TrimSuffix(string(own), "\n")})
+			usual, err := readSetting(dir + "default/" + f.Name())
+			if err != nil || own != usual {
+				list = append(list, loanSetting{kind, f.Name(), own})
 			}
 		}
 	}
 	return list, nil
+}
+
+// readSetting reads one file of /proc/sys. An os.File would take twice as many system
+// calls, and there are two hundred.
+func readSetting(path string) (string, error) {
+	fd, err := openRetry(path, unix.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var b [512]byte
+	n, err := unix.Read(fd, b[:])
+	return strings.TrimSuffix(string(b[:max(n, 0)]), "\n"), err
 }
 
 func (s loanSetting) path(device string) string {
@@ -129,8 +142,7 @@ func (s loanSetting) path(device string) string {
 
 // write sets s, unless it is so already: some can only be read.
 func (s loanSetting) write(device string) error {
-	have, err := os.ReadFile(s.path(device))
-	if err == nil && strings.TrimSuffix(string(have), "\n") == s.Value {
+	if have, err := readSetting(s.path(device)); err == nil && have == s.Value {
 		return nil
 	}
 	return os.WriteFile(s.path(device), []byte(s.Value), 0)
@@ -215,11 +227,9 @@ func (h *Host) restoreLink(index int, s *deviceState, lost func(string, error)) 
 // that it returns gives the setting back.
 func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
 	was := loanSetting{"ipv6/conf", acceptDAD, ""}
-	usual, err := os.ReadFile(was.path("default"))
-	if err != nil { // no IPv6 in this kernel
-		return func() error { return nil }, nil
+	if was.Value, err = readSetting(was.path("default")); err != nil {
+		return func() error { return nil }, notThere(err) // no IPv6 in this kernel
 	}
-	was.Value = strings.TrimSuffix(string(usual), "\n")
 	for _, set := range s.Settings {
 		if set.Kind == was.Kind && set.Key == acceptDAD {
 			was = set
@@ -227,19 +237,21 @@ func (h *Host) withoutDAD(s *deviceState) (back func() error, err error) {
 	}
 	off := loanSetting{was.Kind, was.Key, "0"}
 	back = func() error {
-		if err := was.write(s.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+		return notThere(was.write(s.Name)) // a device with a small MTU has none
+	}
+	return back, notThere(off.write(s.Name))
+}
+
+// notThere is err unless it says that there is no such file.
+func notThere(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := off.write(s.Name); err != nil && !errors.Is(err, os.ErrNotExist) { // none on a device with a small MTU
-		return back, err
-	}
-	return back, nil
+	return err
 }
 
 const (
-	settleLimit = 200 * time.Millisecond
+	settleLimit = 2 * time.Second
 	settlePause = 500 * time.Microsecond
 )
 

@@ -38,8 +38,10 @@ func (own *macvlanConf) keys(c *confReader) []confKey {
 		confKey{"mac", c.mac(&own.mac)})
 }
 
+const modePassthru = "passthru"
+
 // macvlanModes are the words of the modes, the default first.
-func macvlanModes() []string { return []string{"bridge", "private", "vepa", "passthru"} }
+func macvlanModes() []string { return []string{"bridge", "private", "vepa", modePassthru} }
 
 // macvlanMode returns the kernel's number of a mode (enum macvlan_mode).
 func macvlanMode(mode string) uint32 {
@@ -48,7 +50,7 @@ func macvlanMode(mode string) uint32 {
 		return 1
 	case "vepa":
 		return 2
-	case "passthru":
+	case modePassthru:
 		return 8
 	}
 	return 4
@@ -61,6 +63,9 @@ func (macvlan) Plan(r Request) (Plan, error) {
 	p, faults := planNet(r, conf)
 	if p.MAC == "" {
 		p.MAC = own.mac
+	}
+	if own.mode == modePassthru && p.MAC != "" {
+		err = errors.Join(err, faultf(p.key("mac", "mac"), p.MAC, "in mode passthru the parent's address is the interface's; leave it out"))
 	}
 	p.Own = own
 	return p, errors.Join(err, faults, checkLink(p, conf, true))
@@ -85,6 +90,10 @@ func (macvlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs
 		data.AddRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(macvlanMode(own.mode)))
 		if own.queue > 0 {
 			data.AddRtAttr(nl.IFLA_MACVLAN_BC_QUEUE_LEN, nl.Uint32Attr(uint32(own.queue)))
+		}
+		if own.mode == modePassthru { // to change one address is to change both
+			a.MAC = parent.mac.String()
+			return side.addSublink(target, p, a, parent, info)
 		}
 		return side.addSublink(target, p, a, parent, info, macAttr(a.MAC))
 	})
@@ -142,5 +151,8 @@ func (macvlan) Commands(p Plan, a Attachment) []Command {
 	if a.Sublink.Queue > 0 {
 		words += " bcqueuelen " + strconv.Itoa(a.Sublink.Queue)
 	}
-	return append([]Command{sublinkCommand(p, a, "address "+a.MAC+" "+words)}, announcedCommands(a, true, true)...)
+	if a.Sublink.Mode != modePassthru {
+		words = "address " + a.MAC + " " + words
+	}
+	return append([]Command{sublinkCommand(p, a, words)}, announcedCommands(a, true, true)...)
 }

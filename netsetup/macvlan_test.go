@@ -61,10 +61,13 @@ func wantParts(t *testing.T, s string, parts ...string) {
 // skipWithout skips t if the kernel has no devices of a kind.
 func skipWithout(t *testing.T, host *netsetuptest.Host, kind string) {
 	t.Helper()
+	if kind == "tap" {
+		return // without it the tests fail, as they should
+	}
 	host.Run(t, "sh", "-ec", "ip link add probe0 type veth peer name probe1").OK(t)
 	args := map[string]string{
 		"ipvlan": "link probe0 name probe2 type ipvlan", "vlan": "link probe0 name probe2 type vlan id 7", "dummy": "name probe2 type dummy",
-		"macvlan": "link probe0 name probe2 type macvlan",
+		"macvlan": "link probe0 name probe2 type macvlan", "vrf": "name probe2 type vrf table 9",
 	}[kind]
 	r := host.Run(t, "sh", "-c", "ip link add "+args)
 	host.Run(t, "sh", "-c", "ip link del probe2 2>/dev/null; ip link del probe0").OK(t)
@@ -119,10 +122,13 @@ func TestMacvlanModes(t *testing.T) {
 			newCard(t, host)
 			p := planOf(t, `{"type": "macvlan", "master": "eth1", "mode": "`+mode+`", `+pools9+`}`)
 			c, d := newContainer(t, host, "web"), newContainer(t, host, "db")
+			card := host.Link(t, "eth1").Address
 			a := c.start(t, host, p, addrs9(2))
 			wantParts(t, linkData(t, c.Node, "eth0"), "macvlan mode "+mode+" ")
 			wantEqual(t, "differences", fmt.Sprint(c.check(t, host, a)), "[]")
 			if mode == "passthru" {
+				wantEqual(t, "MAC", a.MAC, host.Link(t, "eth1").Address)
+				wantEqual(t, "MAC", a.MAC, card)
 				_, err := d.attach(host, p, addrs9(3), noRecord)
 				wantError(t, err, "eth0: make: eth1 takes no macvlan: one in mode passthru shares it with no other")
 				return

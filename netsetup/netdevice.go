@@ -20,12 +20,9 @@ type netDevice struct{}
 // Plan validates r without asking the kernel and returns all its faults at once.
 func (netDevice) Plan(r Request) (Plan, error) {
 	f := requestFaults{where: r.where()}
-	if r.Device == "" {
-		f.faults = append(f.faults, fmt.Errorf("%s: no device given; DEVICE or DEVICE:NAME", f.where))
-	} else {
-		f.add("device", r.Device, checkDeviceName(r.Device))
+	if err := CheckNetDevice(r.Device, r.IfName); err != nil {
+		f.faults = append(f.faults, fmt.Errorf("%s: %w", f.where, err))
 	}
-	f.add("interface name", r.IfName, checkTemplate(r.IfName))
 	if r.MTU != 0 {
 		f.add("mtu", fmt.Sprint(r.MTU), errors.New("the device keeps its own; leave it out"))
 	}
@@ -33,11 +30,23 @@ func (netDevice) Plan(r Request) (Plan, error) {
 	return Plan{Request: r}, errors.Join(f.faults...)
 }
 
-// checkTemplate says why name can't be an interface's name, nor one with a "%d" for a
-// number.
-func checkTemplate(name string) error {
-	before, after, _ := strings.Cut(name, "%d")
-	return CheckIfName(before + "0" + after)
+// CheckNetDevice says why a device of the host can't be called device, or the interface
+// inside name, which may have a "%d" for the first number that is free.
+func CheckNetDevice(device, name string) error {
+	if device == "" {
+		return errors.New("no device given; DEVICE or DEVICE:NAME")
+	}
+	if err := checkDeviceName(device); err != nil {
+		return faultf("device", device, "%w", err)
+	}
+	before, after, template := strings.Cut(name, "%d")
+	if template {
+		before += "0"
+	}
+	if err := CheckIfName(before + after); err != nil {
+		return faultf("interface name", name, "%w", err)
+	}
+	return nil
 }
 
 // Attach moves the device into target.
@@ -88,4 +97,12 @@ func (netDevice) Configure(in *Inside, a Attachment) error {
 }
 
 // Commands returns what Attach and Configure do, in the words of iproute2.
-func (netDevice) Commands(_ Plan, a Attachment) []Command { return nil }
+func (netDevice) Commands(_ Plan, a Attachment) []Command {
+	inside := word(a.IfName)
+	commands := []Command{{Line: "ip link set dev " + word(a.HostDevice) + " name " + inside + " netns $NETNS"}}
+	for _, raw := range backwardIPv6(a.Kept) {
+		line := "ip addr add " + addrWords(raw, a.HostDevice, a.IfName) + " dev " + inside
+		commands = append(commands, Command{Inside: true, Line: line})
+	}
+	return append(commands, Command{Inside: true, Line: "ip link set dev " + inside + " up"})
+}

@@ -232,6 +232,9 @@ func FuzzPlan(f *testing.F) {
 	for _, s := range []string{
 		bridgeNet, ptpNet, `{"type": "loopback", "mtu": 1}`, `{"type":"bridge","ipam":{"type":"static","addresses":[{"address":"10.1.0.2/24"}]}}`,
 		`{"type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"::/0"}],[{"subnet":"255.255.255.255/32"}]]}}`,
+		`{"type":"macvlan","master":"eth1","mode":"vepa","bcqueuelen":1,"mac":"02:00:00:00:00:01"}`, `{"type":"vlan","master":"eth1","vlanId":7}`,
+		`{"type":"ipvlan","prevResult":{"interfaces":[{"name":"eth1"}],"ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}],"routes":[{"dst":"0.0.0.0/0"}]}}`,
+		`{"type":"tap","owner":1000,"group":4294967295,"multiQueue":true,"selinuxContext":"a:b:c:d","bridge":"br0"}`,
 	} {
 		f.Add([]byte(s), "10.1.0.2/24")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -139,8 +140,12 @@ func (p *networkParser) version(top *jsonValue, n *parsedNetwork) string {
 			"%s: cniVersion: missing, which CNI reads as 0.1.0; add \"cniVersion\": \"1.1.0\"", p.source))
 		return "0.1.0"
 	}
+	before := len(p.faults)
 	list, given := top.get("cniVersions")
-	if given && list.kind != '[' {
+	if !given {
+		return version
+	}
+	if list.kind != '[' {
 		p.faultf("cniVersions", p.raw(list), "%s, not a list", list.what())
 		return version
 	}
@@ -151,11 +156,35 @@ func (p *networkParser) version(top *jsonValue, n *parsedNetwork) string {
 			p.faultf(path, p.raw(item), "%s, not a string", item.what())
 			continue
 		}
+		if newerVersion(item.text) {
+			continue // for tools that know it
+		}
 		if v := p.knownVersion(path, item.text); v > version { // all of one digit
 			version = v
 		}
 	}
+	if version == "" && len(p.faults) == before {
+		p.faultf("cniVersions", p.raw(list), "none that nsinit knows; add one of %s", strings.Join(cniVersions(), ", "))
+	}
 	return version
+}
+
+// newerVersion says whether v is of the form 1.2.3 and behind the last that nsinit knows.
+func newerVersion(v string) bool {
+	newest := [3]int{1, 1, 0}
+	parts := strings.Split(v, ".")
+	if len(parts) != len(newest) {
+		return false
+	}
+	var numbers [3]int
+	for i, part := range parts {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 0 {
+			return false
+		}
+		numbers[i] = n
+	}
+	return slices.Compare(numbers[:], newest[:]) > 0
 }
 
 func listItems(v *jsonValue) []jsonValue {

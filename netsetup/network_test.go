@@ -224,6 +224,38 @@ func TestLoadFolder(t *testing.T) {
 	}
 }
 
+// TestNetworkSwitches has what a list says of its use.
+func TestNetworkSwitches(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		keys          string
+		version       string
+		noCheck, noGC bool
+		fault         string
+	}{
+		{`"cniVersion": "1.0.0"`, "1.0.0", false, false, ""},
+		{`"cniVersion": "1.1.0", "disableCheck": true, "disableGC": "TRUE"`, "1.1.0", true, true, ""},
+		{`"cniVersion": "1.1.0", "disableCheck": false, "disableGC": "false"`, "1.1.0", false, false, ""},
+		{`"cniVersions": ["0.3.1", "0.4.0"]`, "0.4.0", false, false, ""},
+		{`"cniVersion": "1.0.0", "cniVersions": ["0.3.1", "1.2.0", "10.0.0"]`, "1.0.0", false, false, ""},
+		{`"cniVersions": ["1.2.0"]`, "", false, false, `cniVersions: "[\"1.2.0\"]": none that nsinit knows`},
+		{`"cniVersions": ["0.5.0", "v1.0.0", "1.0"]`, "", false, false, `cniVersions[2]: "1.0": unknown version`},
+		{`"cniVersion": "1.0.0", "disableGC": 1`, "1.0.0", false, false, `disableGC: "1": neither true nor false`},
+	} {
+		n, err := parseNetwork([]byte(`{"name": "lan", "plugins": [{"type": "bridge"}], `+test.keys+`}`), "x.conflist")
+		if test.fault != "" {
+			wantError(t, err, test.fault)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", test.keys, err)
+			continue
+		}
+		got := [3]any{n.CNIVersion, n.DisableCheck, n.DisableGC}
+		wantEqual(t, test.keys, got, [3]any{test.version, test.noCheck, test.noGC})
+	}
+}
+
 // TestLoadOddFiles: nothing that lies there stops or bloats a start.
 func TestLoadOddFiles(t *testing.T) {
 	t.Parallel()

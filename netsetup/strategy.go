@@ -112,6 +112,8 @@ type Attachment struct {
 	Tap        *Tap           `json:"tap,omitzero"`        // of a tap device
 	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
 	IFB        string         `json:"ifb,omitzero"`        // the device on the host behind which what the container sends is limited
+	Sources    *SourceRouting `json:"sources,omitzero"`    // nil: nothing
+	VRF        *VRF           `json:"vrf,omitzero"`        // nil: none
 	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing
 }
 

@@ -95,14 +95,10 @@ func checkLink(p Plan, conf netConf, bare bool) error {
 	if conf.ipMasq {
 		faults = append(faults, fmt.Errorf("%s: true: traffic of a %s doesn't pass the host; leave it out", p.key("ipMasq", "ipMasq"), p.Strategy))
 	}
-	switch {
-	case p.IPAM == "" && !bare:
+	if p.IPAM == "" && !bare {
 		faults = append(faults, fmt.Errorf(
-			`%s: missing; a %s needs addresses, as {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]} or the flag's ip=10.1.0.2/24`,
+			`%s: missing; %s needs addresses, as {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]} or the flag's ip=10.1.0.2/24`,
 			p.key("ipam", "ip"), p.Strategy))
-	case p.IPAM == "static" && len(p.IPs) == 0:
-		faults = append(faults, fmt.Errorf(
-			`%s: missing; as [{"address": "10.1.0.2/24"}], or leave ipam out`, p.key("ipam.addresses", "ip")))
 	}
 	return errors.Join(faults...)
 }
@@ -163,6 +159,8 @@ func (p *Plan) key(key, option string) string {
 		return p.where() + ": " + option
 	case p.Network.Source == p.Source && p.Source != "":
 		return p.Source + ": " + option
+	case p.Network.Source == "":
+		return "network " + p.Network.Name + ": plugins[0]." + key
 	}
 	return p.Network.Source + ": plugins[0]." + key
 }

@@ -56,6 +56,7 @@ type runRequest struct {
 	shmSize           int64
 
 	networks         []string
+	netDevices       map[string]specs.LinuxNetDevice
 	networkConfigDir string
 	netnsName        string
 	noForwarding     bool
@@ -215,6 +216,7 @@ func (r *runRequest) setLinux(l *specs.Linux) {
 	for _, s := range r.sysctls {
 		l.Sysctl[s.key] = s.value
 	}
+	l.NetDevices = r.netDevices
 	if r.userns {
 		l.UIDMappings, l.GIDMappings = idMaps(r.uidMaps, r.gidMaps)
 	}

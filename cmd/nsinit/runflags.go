@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/nsinit/nsinit/creds"
+	"github.com/nsinit/nsinit/netsetup"
 )
 
 func (r *runRequest) containerFlags() []flag {
@@ -75,8 +77,12 @@ func (r *runRequest) networkFlags() []flag {
 	return []flag{
 		{
 			name: "network", alias: "net", arg: "SPEC", repeat: true, set: r.addNetwork,
-			help: "bridge[:KEY=VALUE,...], ns:PATH, container:ID, none, host, or the name or path of a CNI network list; " +
+			help: "bridge, ptp, macvlan, ipvlan, vlan, dummy or tap, each with [:KEY=VALUE,...], ns:PATH, container:ID, none, host, or the name or path of a CNI network list; " +
 				"repeated: eth0, eth1, ...",
+		},
+		{
+			name: "net-device", arg: "DEVICE[:NAME]", repeat: true, set: r.addNetDevice,
+			help: "move a network device of the host in, with its addresses, as NAME, where %d is a free number (default: as on the host); it comes home at the end",
 		},
 		{
 			name: "network-config-dir", arg: "DIR", set: absolute(&r.networkConfigDir),
@@ -173,6 +179,27 @@ func (r *runRequest) addNetwork(s string) error {
 		return errors.New("empty")
 	}
 	r.networks = append(r.networks, s)
+	return nil
+}
+
+// addNetDevice takes a device as the OCI runtime specification's linux.netDevices have it.
+func (r *runRequest) addNetDevice(s string) error {
+	device, name, colon := strings.Cut(s, ":")
+	if !colon {
+		name = device
+	} else if name == "" {
+		return errors.New("no name behind the colon; leave both out for the one on the host")
+	}
+	if err := netsetup.CheckNetDevice(device, name); err != nil {
+		return &namedError{err}
+	}
+	if _, twice := r.netDevices[device]; twice {
+		return errors.New("the device is given twice")
+	}
+	if r.netDevices == nil {
+		r.netDevices = make(map[string]specs.LinuxNetDevice)
+	}
+	r.netDevices[device] = specs.LinuxNetDevice{Name: name}
 	return nil
 }
 

@@ -19,8 +19,12 @@ func policyOf(kind string, _ policy.Options) netsetup.Policy {
 	switch kind {
 	case "bandwidth":
 		return netsetup.BandwidthPolicy()
+	case "sbr":
+		return netsetup.SBRPolicy()
 	case "tuning":
 		return netsetup.TuningPolicy()
+	case "vrf":
+		return netsetup.VRFPolicy()
 	}
 	return nil
 }
@@ -71,6 +75,20 @@ func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p net
 		return a, err
 	}
 	t.strategy(p, a)
+	if err := hostPolicies(ctx, h, t, p, a, opts, record); err != nil {
+		return a, err
+	}
+	for _, planned := range p.Policies {
+		if err := policyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
+			return a, fmt.Errorf("%s: %w", planned.Plugin.Type, err)
+		}
+		t.policy(p, planned, a)
+	}
+	return a, nil
+}
+
+// hostPolicies are what the interface's own plugin asks of the host.
+func hostPolicies(ctx context.Context, h *netsetup.Host, t *tracer, p netsetup.Plan, a netsetup.Attachment, opts policy.Options, record netsetup.Recorder) (err error) {
 	t.look(a, opts)
 	switch {
 	case a.Masquerade:
@@ -81,17 +99,8 @@ func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p net
 	if err == nil && a.Port != nil && a.Port.SpoofCheck {
 		err = policy.SpoofCheck(ctx, a, p.Owner, opts, record)
 	}
-	if err != nil {
-		return a, err
-	}
 	t.hostPolicy(a)
-	for _, planned := range p.Policies {
-		if err := policyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
-			return a, fmt.Errorf("%s: %w", planned.Plugin.Type, err)
-		}
-		t.policy(p, planned, a)
-	}
-	return a, nil
+	return err
 }
 
 // Undo removes one recorded object of any kind, whoever recorded it. One that is

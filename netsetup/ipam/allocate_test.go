@@ -77,6 +77,9 @@ func TestAllocate(t *testing.T) {
 	}
 	other := pool("10.2.0.0/24")
 	other.Alternative = true
+	alternative := ranged
+	alternative.RangeStart, alternative.RangeEnd = netip.MustParseAddr("10.1.0.70"), netip.MustParseAddr("10.1.0.80")
+	alternative.Alternative = true
 	static := planOf("")
 	static.IPAM, static.Gateways = "static", []netip.Addr{netip.MustParseAddr("10.9.0.1")}
 	tests := []struct {
@@ -90,6 +93,8 @@ func TestAllocate(t *testing.T) {
 		{"both families", planOf("", pool("10.1.0.0/24"), v6), "[10.1.0.2/24 fd00:1::2/64]", "[10.1.0.1 fd00:1::1]", ""},
 		{"two of a family", planOf("", pool("10.1.0.0/24"), pool("10.2.0.0/24")), "[10.1.0.2/24 10.2.0.2/24]", "[10.1.0.1]", ""},
 		{"alternatives", planOf("", pool("10.1.0.0/24"), other), "[10.1.0.2/24]", "[10.1.0.1]", ""},
+		{"asked for of an alternative", asking(planOf("", pool("10.1.0.0/24"), other), "10.2.0.9"), "[10.2.0.9/24]", "[10.2.0.1]", ""},
+		{"alternatives of one subnet", asking(planOf("", ranged, alternative), "10.1.0.77"), "[10.1.0.77/24]", "[10.1.0.254]", ""},
 		{"a range", planOf("", ranged), "[10.1.0.50/24]", "[10.1.0.254]", ""},
 		{"asked for", asking(planOf("", pool("10.1.0.0/24"), v6), "10.1.0.77"), "[10.1.0.77/24 fd00:1::2/64]", "[10.1.0.1 fd00:1::1]", ""},
 		{"asked for with length", asking(planOf("", pool("10.1.0.0/24")), "10.1.0.77/24"), "[10.1.0.77/24]", "[10.1.0.1]", ""},

@@ -22,7 +22,15 @@ const (
 
 func (h *host) joins() bool { return h.spec.joins() }
 
-func (h *host) hasNetworks() bool { return len(h.spec.Networks) > 0 && !h.spec.joins() }
+func (h *host) hasNetworks() bool { return len(h.requests()) > 0 }
+
+// requests are the networks that have to be attached, and behind them the host's devices that are moved in.
+func (h *host) requests() []netsetup.Request {
+	if h.spec.joins() {
+		return h.spec.netDevices()
+	}
+	return slices.Concat(h.spec.Networks, h.spec.netDevices())
+}
 
 // planNetworks turns the requests into plans, while the init starts up and before anything of the network is touched.
 func (h *host) planNetworks() (err error) {
@@ -32,7 +40,7 @@ func (h *host) planNetworks() (err error) {
 	if h.net, err = netsetup.OpenHost(h.warn); err != nil {
 		return err
 	}
-	reqs := slices.Clone(h.spec.Networks)
+	reqs := h.requests()
 	for i := range reqs {
 		if err := ipam.Fill(h.ctx, h.net, h.dataDir(), &reqs[i]); err != nil {
 			return fmt.Errorf("%s: %w", reqs[i].Source, err)
@@ -97,11 +105,19 @@ func (h *host) attachNetworks() (err error) {
 	for _, p := range h.plans {
 		a, err := h.attach(p)
 		if err != nil {
-			return fmt.Errorf("network %q: %w", p.Network.Name, err)
+			return fmt.Errorf("%s: %w", networkOf(p), err)
 		}
 		h.rec.state.attached(a)
 	}
 	return nil
+}
+
+// networkOf names what p was made of, for errors.
+func networkOf(p netsetup.Plan) string {
+	if p.Network == nil {
+		return p.Source
+	}
+	return fmt.Sprintf("network %q", p.Network.Name)
 }
 
 func (h *host) attach(p netsetup.Plan) (netsetup.Attachment, error) {

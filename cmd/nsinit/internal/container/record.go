@@ -1,7 +1,6 @@
 package container
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -239,9 +238,9 @@ func entries(path string) ([]entry, error) {
 		return nil, err
 	}
 	var list []entry
-	for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); {
+	for line := range bytes.Lines(data) { // of any length: a device may have had a thousand routes
 		var e entry
-		if json.Unmarshal(sc.Bytes(), &e) != nil {
+		if json.Unmarshal(line, &e) != nil {
 			continue
 		}
 		same := func(other entry) bool { return other.Object == e.Object }

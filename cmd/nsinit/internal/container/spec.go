@@ -1,10 +1,13 @@
 package container
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nsinit/nsinit/creds"
@@ -19,7 +22,7 @@ import (
 // what it lacks. The command line fills it, Validate checks it whole.
 type Spec struct {
 	ID  string     // [A-Za-z0-9_+-.], at most 255 bytes; "" = Run makes one
-	OCI specs.Spec // Process, Root, Mounts, Hostname, Linux.{Sysctl,MaskedPaths,ReadonlyPaths,UIDMappings,GIDMappings,MountLabel}
+	OCI specs.Spec // Process, Root, Mounts, Hostname, Linux.{NetDevices,Sysctl,MaskedPaths,ReadonlyPaths,UIDMappings,GIDMappings,MountLabel}
 
 	User         string             // NAME|UID[:GROUP|GID], looked up inside
 	Overlay      bool               // no rootfs: the host's root under a throwaway overlay; OCI.Root.Path is ""
@@ -214,6 +217,15 @@ func (s *Spec) checkNetworks() (errs []error) {
 			break
 		}
 	}
+	for device, to := range s.OCI.Linux.NetDevices {
+		if s.HostNet {
+			errs = append(errs, errors.New("--net-device: not with --network host, which has all devices"))
+			break
+		}
+		if err := netsetup.CheckNetDevice(device, cmp.Or(to.Name, device)); err != nil {
+			errs = append(errs, fmt.Errorf("--net-device: %w", err))
+		}
+	}
 	if s.HostNet && s.userns() {
 		// The kernel lets a user namespace mount sysfs only for a network namespace of its own.
 		errs = append(errs, errors.New("--userns: not with --network host"))
@@ -224,6 +236,17 @@ func (s *Spec) checkNetworks() (errs []error) {
 		}
 	}
 	return errs
+}
+
+// netDevices are the host's devices that are moved in, by name: the order of a map is none.
+func (s *Spec) netDevices() (reqs []netsetup.Request) {
+	for _, device := range slices.Sorted(maps.Keys(s.OCI.Linux.NetDevices)) {
+		reqs = append(reqs, netsetup.Request{
+			Strategy: "net-device", Device: device, IfName: cmp.Or(s.OCI.Linux.NetDevices[device].Name, device),
+			Source: "--net-device " + device, Stays: s.joins(),
+		})
+	}
+	return reqs
 }
 
 func (s *Spec) userns() bool { return len(s.OCI.Linux.UIDMappings) > 0 }

@@ -1,0 +1,143 @@
+package differential
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestCases(t *testing.T) {
+	cases, err := loadCases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := readDifferences("../../docs/differences.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("cases", func(t *testing.T) {
+		for _, tc := range cases {
+			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
+				tc.compare(t, book)
+			})
+		}
+	})
+	if f := runFilter(); f == "" && !*same {
+		for _, stale := range book.stale(cases) {
+			t.Errorf("docs/differences.md: no case differs so any more; take it out: %s", stale)
+		}
+	}
+}
+
+// compare plays a case with both sets of plugins.
+func (tc *testCase) compare(t *testing.T, book *differences) {
+	if reason := tc.lacking(); reason != "" {
+		t.Skip(reason)
+	}
+	if emulated && len(tc.needs) == 0 {
+		t.Skip("not for the emulated machine: every kernel can do it")
+	}
+	var want, got history
+	t.Run("both", func(t *testing.T) {
+		t.Run("reference", func(t *testing.T) { t.Parallel(); want = play(t, tc, referenceDir) })
+		t.Run("nsinit", func(t *testing.T) { t.Parallel(); got = play(t, tc, nativeDir) })
+	})
+	if t.Failed() {
+		return
+	}
+	book.ran(tc)
+	for _, p := range phases() {
+		_, a := want.facts[p.name]
+		_, b := got.facts[p.name]
+		if a != b {
+			t.Errorf("%s: the reference: %s; nsinit: %s", p.name, want.said["ADD"], got.said["ADD"])
+		}
+	}
+	tc.report(t, book, differ(want, got), want, got)
+}
+
+// report fails t by what differs and isn't in the book.
+func (tc *testCase) report(t *testing.T, book *differences, found []difference, want, got history) {
+	t.Helper()
+	var bad []string
+	for _, d := range found {
+		if why := book.find(tc.name, d); why == "" {
+			bad = append(bad, d.String())
+		} else if *listed {
+			t.Logf("%s\n\tstands: %s", d, why)
+		}
+	}
+	if len(bad) == 0 {
+		return
+	}
+	for _, p := range phases() {
+		if a, b := want.said[p.name], got.said[p.name]; a != b {
+			bad = append(bad, fmt.Sprintf("(%s said: %s\n      nsinit said: %s)", p.name, a, b))
+		}
+	}
+	t.Errorf("%d differences\n%s", len(bad), strings.Join(bad, "\n"))
+}
+
+// A difference is one fact in which the two differ, in some phases.
+type difference struct {
+	fact
+	reference, nsinit string
+	phases            []string
+}
+
+func (d difference) String() string {
+	return fmt.Sprintf("[%s] %s: %s: %q, nsinit: %q", strings.Join(d.phases, ", "), d.object, d.attr, d.reference, d.nsinit)
+}
+
+// absent is the value of what isn't there.
+const absent = "-"
+
+// differ returns what differs, an object that only one side has as one difference.
+func differ(want, got history) (all []difference) {
+	index := map[string]int{}
+	for _, p := range phases() {
+		a, b := want.facts[p.name], got.facts[p.name]
+		if a == nil || b == nil {
+			continue
+		}
+		for _, d := range diffFacts(a, b) {
+			key := fmt.Sprint(d.fact, d.reference, "\x00", d.nsinit)
+			if i, ok := index[key]; ok {
+				all[i].phases = append(all[i].phases, p.name)
+				continue
+			}
+			index[key] = len(all)
+			d.phases = []string{p.name}
+			all = append(all, d)
+		}
+	}
+	slices.SortStableFunc(all, func(x, y difference) int { return strings.Compare(x.object+" "+x.attr, y.object+" "+y.attr) })
+	return all
+}
+
+func diffFacts(a, b facts) (all []difference) {
+	keys := maps.Clone(a)
+	maps.Copy(keys, b)
+	for k := range keys {
+		x, y := value(a, k), value(b, k)
+		if x == y {
+			continue
+		}
+		whole := fact{k.object, ""}
+		if k.attr != "" && value(a, whole) != value(b, whole) {
+			continue // the object itself is only there once
+		}
+		all = append(all, difference{fact: k, reference: x, nsinit: y})
+	}
+	return all
+}
+
+func value(f facts, k fact) string {
+	if v, ok := f[k]; ok {
+		return v
+	}
+	return absent
+}
