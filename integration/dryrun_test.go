@@ -26,13 +26,13 @@ const (
 	sixPool   = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "fd00:61::/64"}]], "routes": [{"dst": "::/0"}]}`
 	written   = `"ipam": {"type": "static", "addresses": [{"address": "10.61.0.2/24", "gateway": "10.61.0.1"}, {"address": "fd00:61::2/64"}], "routes": [{"dst": "10.62.0.0/16", "gw": "10.61.0.9"}]}`
 	masqLan   = `{"type": "bridge", "bridge": "br-lan", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.61.0.0/24"}], [{"subnet": "fd00:61::/64"}]]}}`
-	card      = "ip link add card0 mtu 1400 type veth peer name card1; ip link set card0 up; ip link set card1 up"
+	card      = "ip link add card0 mtu 1400 type veth peer name card1; ip link set card0 addrgenmode none up; ip link set card1 addrgenmode none up"
 )
 
 var replays = []replayed{
 	{name: "bridge", list: masqLan},
 	{name: "bridge without gateway", list: `{"type": "bridge", "bridge": "br-lan", ` + written + `}`},
-	{name: "bridge that is there", prepare: "ip link add br-lan type bridge; ip addr add 10.61.0.1/24 dev br-lan; ip link set br-lan up", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "mtu": 1400, ` + fourPool + `}`},
+	{name: "bridge that is there", prepare: "ip link add br-lan type bridge; ip addr add 10.61.0.1/24 dev br-lan; ip link set br-lan addrgenmode none up", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "mtu": 1400, ` + fourPool + `}`},
 	{name: "bridge IPv6 alone", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "ipMasq": true, ` + sixPool + `}`},
 	{name: "host forwards", prepare: "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1", list: masqLan},
 	{name: "ptp", list: `{"type": "ptp", "ipMasq": true, ` + dualPools + `}`},

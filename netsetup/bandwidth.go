@@ -180,7 +180,7 @@ func (s *shaping) subnets() (all []netip.Prefix, limited bool) {
 }
 
 // Commands returns what Attach does, in the words of iproute2.
-func (bandwidth) Commands(_ Plan, conf any, a Attachment) []Command {
+func (bandwidth) Commands(p Plan, conf any, a Attachment) []Command {
 	s, ok := conf.(*shaping)
 	if !ok {
 		return nil
@@ -200,7 +200,7 @@ func (bandwidth) Commands(_ Plan, conf any, a Attachment) []Command {
 			ifb = "IFB"
 		}
 		add("ip link add %s mtu %d txqueuelen 0 up type ifb", ifb, a.MTU)
-		add("ip link set dev %s alias %s", ifb, word(aliasPrefix+a.IfName+" of "+a.Network))
+		add("ip link set dev %s alias %s", ifb, word(hostAlias(pair{network: a.Network, owner: p.Owner, ifName: a.IfName})))
 		s.bucketCommands(add, ifb, "dst", b)
 		add("tc qdisc add dev %s handle ffff: ingress", host)
 		add("tc filter add dev %s parent ffff: protocol all prio 1 u32 match u32 0 0 flowid 1:1 action mirred egress redirect dev %s", host, ifb)

@@ -2,6 +2,8 @@ package chain
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,23 +20,39 @@ type Step struct {
 }
 
 // Preview plans what Attach would do to p's network, with the addresses that would be next
-// and without doing anything. taken are addresses that are spoken for. Attachments of a
-// plan that is made twice differ in what is random by design.
-func Preview(ctx context.Context, h *netsetup.Host, p netsetup.Plan, opts policy.Options, taken []ipam.Lease) (netsetup.Attachment, []Step, error) {
+// and without doing anything. before are the container's other attachments, made or
+// previewed as well.
+func Preview(ctx context.Context, h *netsetup.Host, p netsetup.Plan, opts policy.Options, before []netsetup.Attachment) (netsetup.Attachment, []Step, error) {
+	var taken []ipam.Lease
+	var defaults []netip.Addr
+	for _, b := range before {
+		defaults = append(defaults, b.Gateways...)
+		for _, addr := range b.Addresses {
+			taken = append(taken, ipam.Lease{Address: addr.Addr()})
+		}
+	}
 	addrs, gateways, err := ipam.Look(p, taken)
 	if err != nil {
 		return netsetup.Attachment{}, nil, err
 	}
-	a, err := netsetup.Preview(h, p, addrs, gateways)
+	a, first, err := netsetup.Preview(h, p, addrs, gateways)
 	if err != nil || ctx.Err() != nil {
-		return a, nil, err
+		return a, nil, errors.Join(err, ctx.Err())
+	}
+	if a.Bridge != "" && slices.ContainsFunc(before, func(b netsetup.Attachment) bool { return b.Bridge == a.Bridge }) {
+		a.NewBridge, first = false, nil // by then
 	}
 	for _, planned := range p.Policies {
 		if pol, ok := policyOf(planned.Plugin.Type, opts).(previewer); ok {
 			pol.Preview(p, planned.Conf, &a)
 		}
 	}
-	steps, err := Commands(p, a, opts)
+	numbered := a
+	numbered.AfterDefaults(defaults)
+	steps, err := Commands(p, numbered, opts)
+	if len(first) > 0 {
+		steps = append([]Step{{p.Strategy, first}}, steps...)
+	}
 	return a, steps, err
 }
 
