@@ -31,8 +31,10 @@ func ownOptions(strategy string) []ownOption {
 		return []ownOption{parent, {"vlan", "vlanId", readNumber(maxVLAN)}}
 	case "tap":
 		return []ownOption{
-			{"bridge", "bridge", readParent}, {"group", "group", readNumber(maxID)},
-			{"multi_queue", "multiQueue", readBoolean}, {"owner", "owner", readNumber(maxID)},
+			{"bridge", "bridge", readParent},
+			{"group", "group", readNumber(maxID)},
+			{"multi_queue", "multiQueue", readBoolean},
+			{"owner", "owner", readNumber(maxID)},
 		}
 	}
 	return nil
@@ -110,7 +112,7 @@ func (r *Request) buildLink(keys map[string]any) error {
 	if len(r.IPs) > 0 {
 		if r.IPs[0].Bits() < 0 {
 			a := r.IPs[0].Addr().String()
-			return faultf("ip", a, "no prefix length, and a %s has no pool; write ip=%s/24 or the like", r.Strategy, a)
+			return faultf("ip", a, "no prefix length, and %s has no pool; write ip=%s/24 or the like", r.Strategy, a)
 		}
 		keys["ipam"] = map[string]any{"type": "static"}
 	}

@@ -168,7 +168,7 @@ func TestParseFlagFaults(t *testing.T) {
 		{"macvlan:parent=eth/1", `parent: "eth/1": '/' is not allowed`},
 		{"macvlan:parent=lo", `parent: "lo": the loopback device carries no other`},
 		{"macvlan:parent=eth1,parent=eth2", `option "parent": given twice`},
-		{"macvlan:ip=10.1.0.2", `ip: "10.1.0.2": no prefix length, and a macvlan has no pool; write ip=10.1.0.2/24`},
+		{"macvlan:ip=10.1.0.2", `ip: "10.1.0.2": no prefix length, and macvlan has no pool; write ip=10.1.0.2/24`},
 		{"macvlan:", "nothing behind the colon; macvlan:parent=eth1,ip=10.1.0.2/24"},
 		{"ipvlan:mode=bridge", `mode: "bridge": unknown; one of l2, l3, l3s`},
 		{"vlan:vlan=4095", `vlan: "4095": not a number from 0 to 4094`},

@@ -152,7 +152,7 @@ func (macvlan) Commands(p Plan, a Attachment) []Command {
 		words += " bcqueuelen " + strconv.Itoa(a.Sublink.Queue)
 	}
 	if a.Sublink.Mode != modePassthru {
-		words = "address " + a.MAC + " " + words
+		words = addressWords(a.MAC) + words
 	}
 	return append([]Command{sublinkCommand(p, a, words)}, announcedCommands(a, true, true)...)
 }

@@ -32,11 +32,11 @@ func wantTraffic(t *testing.T, from, to *netsetuptest.Node, addrs []netip.Prefix
 	t.Helper()
 	echo := to.Echo(t)
 	for _, p := range addrs {
-		if err := from.Ping(p.Addr(), 1400, 5*time.Second); err != nil {
+		if err := from.Ping(p.Addr(), 1400, netsetuptest.Patience/2); err != nil {
 			t.Error(err)
 		}
 		for _, network := range []string{"tcp", "udp"} {
-			if err := from.Exchange(network, netip.AddrPortFrom(p.Addr(), echo.Port), 1300, 5*time.Second); err != nil {
+			if err := from.Exchange(network, netip.AddrPortFrom(p.Addr(), echo.Port), 1300, netsetuptest.Patience/2); err != nil {
 				t.Error(err)
 			}
 		}

@@ -134,6 +134,9 @@ func (n *NetNS) Close() error { return n.f.Close() }
 
 func (n *NetNS) fd() int { return int(n.f.Fd()) }
 
+// Inode is the number that tells n apart from all namespaces that live.
+func (n *NetNS) Inode() (uint64, error) { return n.id() }
+
 // id tells namespaces apart: the inode, unique among those that live.
 func (n *NetNS) id() (uint64, error) {
 	var st unix.Stat_t

@@ -35,7 +35,7 @@ func planNet(r Request, conf netConf) (Plan, error) {
 	v4, v6 := p.families()
 	p.NoIPv6 = v4 && !v6
 	p.takeRoutes(conf.ipam.routes, &f)
-	if conf.isDefault {
+	if p.Defaults = conf.isDefault; p.Defaults {
 		p.addDefaults(v4, v6)
 	}
 	f.places, f.macPlace = conf.asked.places(), conf.asked.macPlace
@@ -363,4 +363,33 @@ func (p *Plan) subnetGateway(a netip.Prefix) netip.Addr {
 		return a.Masked().Addr().Next()
 	}
 	return netip.Addr{}
+}
+
+// SubnetGateway returns the gateway of a's subnet, as the network or the request
+// says; where neither does, the subnet's first address if the host is to be the
+// gateway, else a zero address.
+func (p *Plan) SubnetGateway(a netip.Prefix) netip.Addr { return p.subnetGateway(a) }
+
+// DefaultRouteOf tells whether r is a default route that isDefaultGateway means,
+// and not one of the routes that were written down.
+func (p *Plan) DefaultRouteOf(r Route) bool {
+	return r == Route{Dst: defaultRoute(r.Dst.Addr())} && p.Defaults
+}
+
+// PlanAddresses is the plan of a network's addresses alone: what its "ipam" says, and
+// what r asks of it. Whatever else the configuration holds is another plugin's.
+func PlanAddresses(r Request) (Plan, error) {
+	c := &confReader{where: r.fileName()}
+	var conf netConf
+	v, err := readJSON(r.Network.Plugins[0].Raw)
+	if err != nil {
+		return Plan{}, fmt.Errorf("%s: %w", c.where, err)
+	}
+	c.known("plugins[0]", &v, []confKey{
+		{"ipam", c.ipam(&conf.ipam)}, {"args", c.args(&conf.asked)}, {"runtimeConfig", c.runtimeConfig(&conf.asked)},
+	})
+	c.environment(r.Runtime.Args, &conf.asked)
+	conf.ipam.versionLimit(c, r.Network.CNIVersion)
+	p, err := planNet(r, conf)
+	return p, errors.Join(errors.Join(c.faults...), err)
 }

@@ -154,6 +154,9 @@ func (h *Host) previewSublink(p Plan, a *Attachment) error {
 	a.Sublink = mine
 	if mine.Parent, mine.Inside = own.master, own.inside; own.inside {
 		a.MTU = p.MTU // its parent's namespace isn't there yet
+		if p.Strategy != "macvlan" {
+			a.MAC = p.MAC
+		}
 		return nil
 	}
 	return h.onParent(nil, p, own, func(_ *Host, parent link) error {

@@ -85,8 +85,10 @@ func TestSBRSeveral(t *testing.T) {
 	}
 	host.Run(t, "sh", "-c", "ip addr add 203.0.113.9/32 dev lo; ip addr add 2001:db8::9/128 dev lo").OK(t)
 	for _, one := range [][3]string{
-		{"10.1.0.2", "203.0.113.9", "eth0"}, {"10.2.0.2", "203.0.113.9", "eth1"},
-		{"fd00:1::2", "2001:db8::9", "eth0"}, {"fd00:2::2", "2001:db8::9", "eth1"},
+		{"10.1.0.2", "203.0.113.9", "eth0"},
+		{"10.2.0.2", "203.0.113.9", "eth1"},
+		{"fd00:1::2", "2001:db8::9", "eth0"},
+		{"fd00:2::2", "2001:db8::9", "eth1"},
 	} {
 		got := c.Run(t, "ip", "route", "get", one[1], "from", one[0]).OK(t).Stdout
 		if !strings.Contains(got, "dev "+one[2]) {

@@ -34,6 +34,7 @@ type Plan struct {
 	Bridge     string   // bridge: the host's device
 	BridgeMAC  string   // explicit, so that it doesn't follow the lowest port
 	Gateway    bool     // bridge: the bridge carries the gateway addresses (isGateway)
+	Defaults   bool     // bridge: the default routes lead there (isDefaultGateway)
 	Subnets    []Subnet // pools that addresses come from, with their gateways
 	IPAM       string   // "host-local", "static" or ""
 	DataDir    string   // host-local: where leases are kept; "" = the plugins' own

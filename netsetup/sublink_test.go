@@ -39,7 +39,7 @@ func listen(t *testing.T, n *netsetuptest.Node, name string) func(enough func(he
 	return func(enough func(string) bool) string {
 		var heard strings.Builder
 		buf := make([]byte, 2048)
-		for deadline := time.Now().Add(5 * time.Second); !enough(heard.String()) && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(netsetuptest.Patience); !enough(heard.String()) && time.Now().Before(deadline); {
 			if k, _, err := unix.Recvfrom(fd, buf, 0); err == nil {
 				heard.WriteString(announcement(buf[:k]))
 			}

@@ -239,7 +239,7 @@ func idWord(id *uint32) string {
 
 // Configure finishes the interface from within the container's namespace.
 func (tap) Configure(in *Inside, a Attachment) error {
-	if len(a.Addresses) > 0 {
+	if a.quiet() {
 		if err := setDevice("ipv4", a.IfName, "arp_notify", "1"); err != nil {
 			return fmt.Errorf("%s: %w", a.IfName, err)
 		}

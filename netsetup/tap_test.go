@@ -61,7 +61,7 @@ func TestTapCarriesFrames(t *testing.T) {
 	fd := attachTap(t, c.Node, "eth0")
 	wantUsable(t, c.Node, "eth0")
 	// Out: the container asks who has its gateway.
-	go func() { _ = c.Ping(addrs9(1)[0].Addr(), 56, time.Second) }()
+	go func() { _ = c.Ping(addrs9(1)[0].Addr(), 56, netsetuptest.Patience/4) }()
 	request := nextARP(t, fd)
 	mac := c.Link(t, "eth0").Address
 	wantEqual(t, "asker", fmt.Sprintf("%x", request[22:28]), "0a580a090002")
@@ -108,7 +108,7 @@ func attachTap(t *testing.T, n *netsetuptest.Node, name string) int {
 func nextARP(t *testing.T, fd int) []byte {
 	t.Helper()
 	buf := make([]byte, 2048)
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(netsetuptest.Patience); time.Now().Before(deadline); {
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
 		if k, err := unix.Read(fd, buf); err == nil && k >= 42 && buf[12] == 8 && buf[13] == 6 {
 			return buf[:k]

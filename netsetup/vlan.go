@@ -104,6 +104,6 @@ func (vlan) Commands(p Plan, a Attachment) []Command {
 	if a.Sublink == nil {
 		return nil
 	}
-	words := "address " + a.MAC + " type vlan id " + strconv.Itoa(a.Sublink.VLAN)
+	words := addressWords(a.MAC) + "type vlan id " + strconv.Itoa(a.Sublink.VLAN)
 	return append([]Command{sublinkCommand(p, a, words)}, announcedCommands(a, true, true)...)
 }

@@ -32,6 +32,9 @@ func newApp() *app {
 
 // main runs one command line and returns the exit code.
 func (a *app) main(args []string) int {
+	if a.isPlugin(args) {
+		return a.servePlugin()
+	}
 	code, err := a.run(args)
 	if err != nil {
 		return a.fail(code, err)

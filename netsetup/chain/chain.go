@@ -13,9 +13,9 @@ import (
 	"github.com/nsinit/nsinit/netsetup/policy"
 )
 
-// policyOf finds a policy by its CNI plugin type, nil if nsinit has none of the name.
+// PolicyOf finds a policy by its CNI plugin type, nil if nsinit has none of the name.
 // A switch and not a map: a map would be filled at each start.
-func policyOf(kind string, _ policy.Options) netsetup.Policy {
+func PolicyOf(kind string, _ policy.Options) netsetup.Policy {
 	switch kind {
 	case "bandwidth":
 		return netsetup.BandwidthPolicy()
@@ -49,7 +49,7 @@ func planPolicies(p *netsetup.Plan) error {
 	}
 	var faults []error
 	for i, plugin := range p.Network.Plugins[1:] {
-		pol := policyOf(plugin.Type, policy.Options{})
+		pol := PolicyOf(plugin.Type, policy.Options{})
 		if pol == nil {
 			faults = append(faults, fmt.Errorf("%s: plugins[%d].type: %.64q: not supported yet; leave it out", p.Network.Source, i+1, plugin.Type))
 			continue
@@ -79,7 +79,7 @@ func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p net
 		return a, err
 	}
 	for _, planned := range p.Policies {
-		if err := policyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
+		if err := PolicyOf(planned.Plugin.Type, opts).Attach(ctx, h, target, p, planned.Conf, &a, record); err != nil {
 			return a, fmt.Errorf("%s: %w", planned.Plugin.Type, err)
 		}
 		t.policy(p, planned, a)

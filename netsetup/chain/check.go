@@ -17,7 +17,7 @@ func Check(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p nets
 	found, err := policy.Check(ctx, h, a, opts)
 	all, faults = append(all, found...), append(faults, err)
 	for _, planned := range p.Policies {
-		pol := policyOf(planned.Plugin.Type, opts)
+		pol := PolicyOf(planned.Plugin.Type, opts)
 		if pol == nil {
 			continue // a real plugin
 		}

@@ -43,7 +43,7 @@ func Preview(ctx context.Context, h *netsetup.Host, p netsetup.Plan, opts policy
 		a.NewBridge, first = false, nil // by then
 	}
 	for _, planned := range p.Policies {
-		if pol, ok := policyOf(planned.Plugin.Type, opts).(previewer); ok {
+		if pol, ok := PolicyOf(planned.Plugin.Type, opts).(previewer); ok {
 			pol.Preview(p, planned.Conf, &a)
 		}
 	}
@@ -78,7 +78,7 @@ func Commands(p netsetup.Plan, a netsetup.Attachment, opts policy.Options) ([]St
 	}
 	for _, planned := range p.Policies {
 		step := Step{Name: planned.Plugin.Type}
-		if pol := policyOf(planned.Plugin.Type, opts); pol != nil {
+		if pol := PolicyOf(planned.Plugin.Type, opts); pol != nil {
 			step.Commands = pol.Commands(p, planned.Conf, a)
 		}
 		steps = append(steps, step)

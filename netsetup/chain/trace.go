@@ -46,7 +46,7 @@ func (t *tracer) policy(p netsetup.Plan, planned netsetup.PlannedPolicy, a netse
 		return
 	}
 	var commands []netsetup.Command
-	if pol := policyOf(planned.Plugin.Type, policy.Options{}); pol != nil {
+	if pol := PolicyOf(planned.Plugin.Type, policy.Options{}); pol != nil {
 		commands = pol.Commands(p, planned.Conf, a)
 	}
 	t.step(planned.Plugin.Type, commands)

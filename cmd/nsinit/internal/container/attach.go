@@ -86,7 +86,7 @@ func (r *Runtime) AttachNetwork(ctx context.Context, id string, req netsetup.Req
 	if err != nil {
 		return a, err
 	}
-	opts := policy.Options{NoForwarding: noForwarding, StateDir: r.dataDir(), Recorded: r.allObjects}
+	opts := policy.Options{NoForwarding: noForwarding, StateDir: r.dataDir(), Recorded: r.Objects}
 	if a, err = c.attach(ctx, p, opts); err != nil {
 		err = fmt.Errorf("network %q: %w", p.Network.Name, err)
 		if undo := c.undo(ctx, a, p.IfName); undo != nil {

@@ -34,6 +34,10 @@ func (r *Runtime) GC(ctx context.Context, all bool) ([]Removed, error) {
 		removed = append(removed, r.removeDead(ctx, rec)...)
 	}
 	removed = append(removed, r.removeStaleLeases()...)
+	removed = append(removed, r.removeAttachments(ctx)...)
+	if attached, err := r.attachments().Objects(); err != nil || len(attached) > 0 {
+		alive++
+	}
 	if !all {
 		return removed, nil
 	}
@@ -50,6 +54,18 @@ func (r *Runtime) GC(ctx context.Context, all bool) ([]Removed, error) {
 		return removed, errors.Join(err, errAlive)
 	}
 	return append(removed, r.removeHostObjects(ctx)...), nil
+}
+
+// removeAttachments ends what other runtimes left that had nsinit as their CNI plugin.
+func (r *Runtime) removeAttachments(ctx context.Context) (removed []Removed) {
+	ended, err := r.attachments().Collect(ctx)
+	for _, name := range ended {
+		removed = append(removed, Removed{Kind: "attachment", Name: name})
+	}
+	if err != nil {
+		removed = append(removed, Removed{Kind: "attachment", Name: "of other runtimes", Error: oneLine(err)})
+	}
+	return removed
 }
 
 var errAlive = errors.New("--all: there are containers; end them and delete them first")

@@ -12,6 +12,7 @@ import (
 	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/chain"
 	"github.com/nsinit/nsinit/netsetup/ipam"
+	"github.com/nsinit/nsinit/netsetup/plugin"
 	"github.com/nsinit/nsinit/netsetup/policy"
 )
 
@@ -127,13 +128,23 @@ func (h *host) attach(p netsetup.Plan) (netsetup.Attachment, error) {
 }
 
 func (h *host) policyOptions() policy.Options {
-	return policy.Options{NoForwarding: h.spec.NoForwarding, StateDir: h.dataDir(), Recorded: h.allObjects}
+	return policy.Options{NoForwarding: h.spec.NoForwarding, StateDir: h.dataDir(), Recorded: h.Objects}
 }
 
-// allObjects are those in the records of all containers: a firewall table that somebody flushed is made again for all of
-// them.
-func (r *Runtime) allObjects() (all []netsetup.Object, err error) {
+// attachments are those that other runtimes have by nsinit as their CNI plugin.
+func (r *Runtime) attachments() *plugin.Plugin {
+	return &plugin.Plugin{Root: r.root(), DataDir: r.dataDir(), Warn: r.warn}
+}
+
+// Objects returns those in the records of all containers and attachments: a firewall table that somebody flushed is made
+// again for all of them.
+func (r *Runtime) Objects() (all []netsetup.Object, err error) {
+	all, attachedErr := r.attachments().Objects()
 	dirs, err := os.ReadDir(r.containers())
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	err = errors.Join(err, attachedErr)
 	for _, d := range dirs {
 		list, listErr := objects(filepath.Join(r.containers(), d.Name(), "objects"))
 		all, err = append(all, list...), errors.Join(err, listErr)

@@ -192,7 +192,13 @@ func journal(path string, o entry) error {
 func encodeEntry(o entry) ([]byte, error) {
 	line := []byte("{")
 	for _, field := range []struct{ name, value string }{
-		{"kind", o.Kind}, {"network", o.Network}, {"name", o.Name}, {"owner", o.Owner}, {"dir", o.Dir}, {"ifName", o.IfName}, {"was", o.Was},
+		{"kind", o.Kind},
+		{"network", o.Network},
+		{"name", o.Name},
+		{"owner", o.Owner},
+		{"dir", o.Dir},
+		{"ifName", o.IfName},
+		{"was", o.Was},
 		{"attachment", o.Attachment},
 	} {
 		if o.Undone || !plainJSON(field.value) {

@@ -1,0 +1,204 @@
+package plugin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/cni"
+)
+
+// A call is what the runtime asks (SPEC, section 2).
+type call struct {
+	command string // ADD, CHECK, DEL, GC, STATUS, VERSION
+	id      string // CNI_CONTAINERID
+	netns   string // CNI_NETNS, a path
+	ifName  string // CNI_IFNAME
+	args    map[string]string
+	kind    kind
+	conf    config
+	raw     []byte // the configuration as it came
+}
+
+// A config is what every plugin's configuration has.
+type config struct {
+	CNIVersion string          `json:"cniVersion"`
+	Name       string          `json:"name"`
+	Type       string          `json:"type"`
+	IPAM       json.RawMessage `json:"ipam"`
+	PrevResult json.RawMessage `json:"prevResult"`
+	Valid      []attachmentID  `json:"cni.dev/valid-attachments"`
+}
+
+// An attachmentID tells attachments of one network apart.
+type attachmentID struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifname"`
+}
+
+const maxConfig = 16 << 20
+
+// version is the configuration's, or the oldest where it has none.
+func (c *call) version() string {
+	if c == nil || c.conf.CNIVersion == "" {
+		return "0.1.0"
+	}
+	return c.conf.CNIVersion
+}
+
+func readCall(name string, env func(string) string, stdin io.Reader) (*call, error) {
+	c := &call{command: env("CNI_COMMAND"), id: env("CNI_CONTAINERID"), netns: env("CNI_NETNS"), ifName: env("CNI_IFNAME")}
+	if err := c.checkEnv(); err != nil {
+		return c, err
+	}
+	var err error
+	if c.raw, err = io.ReadAll(io.LimitReader(stdin, maxConfig)); err != nil {
+		return c, cni.Errorf(cni.CodeIO, "error reading from stdin: %v", err)
+	}
+	if err := json.Unmarshal(c.raw, &c.conf); err != nil {
+		if c.command == "VERSION" && len(c.raw) == 0 {
+			return c, nil
+		}
+		return c, cni.Errorf(cni.CodeDecoding, "the configuration on stdin: %v", err)
+	}
+	if c.command == "VERSION" {
+		return c, nil
+	}
+	if c.kind = kindOf(c.conf.Type); kindOf(name) == address {
+		c.kind = address // called by the plugin whose configuration this is
+	}
+	if c.args, err = readArgs(env("CNI_ARGS")); err != nil {
+		return c, err
+	}
+	return c, c.checkConfig()
+}
+
+// checkEnv wants what the command needs, all of what is missing in one answer.
+func (c *call) checkEnv() error {
+	const needID, needNS, needIf = 1, 2, 4
+	needs, ok := map[string]int{
+		"ADD": needID | needNS | needIf, "CHECK": needID | needNS | needIf, "DEL": needID | needIf,
+		"GC": 0, "STATUS": 0, "VERSION": 0,
+	}[c.command]
+	if !ok {
+		return cni.Errorf(cni.CodeInvalidEnvironment, "unknown CNI_COMMAND: %.64q; one of ADD, CHECK, DEL, GC, STATUS, VERSION", c.command)
+	}
+	var missing []string
+	for _, need := range []struct {
+		bit  int
+		name string
+		has  string
+	}{{needID, "CNI_CONTAINERID", c.id}, {needNS, "CNI_NETNS", c.netns}, {needIf, "CNI_IFNAME", c.ifName}} {
+		if needs&need.bit != 0 && need.has == "" {
+			missing = append(missing, need.name)
+		}
+	}
+	if len(missing) > 0 {
+		return cni.Errorf(cni.CodeInvalidEnvironment, "required env variables [%s] missing", strings.Join(missing, ","))
+	}
+	if needs&needID != 0 {
+		if err := checkID(c.id); err != nil {
+			return cni.Errorf(cni.CodeInvalidEnvironment, "CNI_CONTAINERID: %.64q: %v", c.id, err)
+		}
+	}
+	if needs&needIf != 0 {
+		if err := netsetup.CheckIfName(c.ifName); err != nil {
+			return cni.Errorf(cni.CodeInvalidEnvironment, "CNI_IFNAME: %.64q: %v", c.ifName, err)
+		}
+	}
+	return nil
+}
+
+// checkID wants the specification's characters: the id is part of a path here.
+func checkID(id string) error {
+	for i, c := range []byte(id) {
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
+			return fmt.Errorf("character %q; a letter or digit, and then letters, digits, \"_\", \".\", \"-\"", rune(c))
+		}
+	}
+	if len(id) > 200 {
+		return fmt.Errorf("%d bytes; at most 200", len(id))
+	}
+	return nil
+}
+
+// readArgs reads CNI_ARGS: KEY=VALUE;...
+func readArgs(text string) (map[string]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	args := make(map[string]string)
+	for pair := range strings.SplitSeq(text, ";") {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok || strings.Contains(value, "=") {
+			return nil, cni.Errorf(cni.CodeInvalidEnvironment, "CNI_ARGS: invalid pair %.64q; KEY=VALUE;...", pair)
+		}
+		args[key] = value
+	}
+	// Kubernetes' own, which say nothing to a plugin.
+	for key := range args {
+		if strings.HasPrefix(key, "K8S_POD_") {
+			delete(args, key)
+		}
+	}
+	return args, nil
+}
+
+func (c *call) checkConfig() error {
+	if !cni.Known(c.version()) {
+		return &cni.Error{
+			Code: cni.CodeIncompatibleVersion, Msg: "incompatible CNI versions",
+			Details: fmt.Sprintf("config is %q, plugin supports %q", c.version(), cni.Versions()),
+		}
+	}
+	since := map[string]string{"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}[c.command]
+	if since != "" && !cni.AtLeast(c.version(), since) {
+		return cni.Errorf(cni.CodeIncompatibleVersion, "config version does not allow %s; it came with %s", c.command, since)
+	}
+	if err := netsetup.CheckNetworkName(c.conf.Name); err != nil {
+		return cni.Errorf(cni.CodeInvalidConfig, "name: %.64q: %v", c.conf.Name, err)
+	}
+	if c.kind == unknown {
+		return cni.Errorf(cni.CodeInvalidConfig, "type: %.64q: nsinit has no such plugin", c.conf.Type)
+	}
+	return nil
+}
+
+// openNetNS opens the container's namespace, which must not be the host's.
+func (c *call) openNetNS() (*netsetup.NetNS, error) {
+	if !filepath.IsAbs(c.netns) {
+		return nil, cni.Errorf(cni.CodeInvalidNetNS, "CNI_NETNS: %.200q: not an absolute path", c.netns)
+	}
+	ns, err := netsetup.OpenNetNS(c.netns)
+	if err != nil {
+		return nil, cni.Errorf(cni.CodeInvalidNetNS, "CNI_NETNS: %v", err)
+	}
+	return ns, nil
+}
+
+// request is what the call asks of its network. The configuration may be of a plugin
+// behind the first: then the plan is only what that one is told.
+func (c *call) request() netsetup.Request {
+	n := &netsetup.Network{
+		CNIVersion: c.version(), Name: c.conf.Name, Source: "network " + c.conf.Name,
+		Plugins: []netsetup.Plugin{{Type: c.conf.Type, Raw: c.raw}},
+	}
+	ifName := c.ifName
+	if c.conf.Type == "loopback" {
+		ifName = "lo" // whatever the runtime calls it
+	}
+	return netsetup.Request{
+		Network: n, Strategy: c.conf.Type, IfName: ifName, Source: "network " + c.conf.Name,
+		Owner: c.id, Joined: true, Runtime: netsetup.Runtime{Args: c.args},
+	}
+}
+
+// valid tells whether a GC call wants the attachment kept.
+func (c *call) valid(id, ifName string) bool {
+	return slices.Contains(c.conf.Valid, attachmentID{id, ifName})
+}

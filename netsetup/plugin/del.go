@@ -1,0 +1,262 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/chain"
+	"github.com/nsinit/nsinit/netsetup/cni"
+	"github.com/nsinit/nsinit/netsetup/ipam"
+)
+
+// del takes back what ADD made. It goes on after an error, and a second one finds
+// nothing to do.
+func (p *Plugin) del(ctx context.Context, c *call) error {
+	dir := filepath.Join(p.dir(), c.conf.Name, c.id+"@"+c.ifName, c.conf.Type)
+	if _, err := os.Lstat(dir); err == nil {
+		r, err := p.openRecord(dir)
+		if err != nil {
+			return err
+		}
+		return p.detach(ctx, r, c.netns)
+	}
+	if c.kind == chained || c.conf.Type == "loopback" {
+		return nil
+	}
+	// Made by another tool, or of a boot before: what can be told without a record.
+	return errors.Join(p.withoutRecord(c), p.release(c))
+}
+
+// detach takes the interface away, if the namespace is still the one that it was put
+// into, and undoes the record.
+func (p *Plugin) detach(ctx context.Context, r *record, netns string) error {
+	a, done, loadErr := r.load()
+	var err error
+	if done {
+		if netns == "" {
+			netns = a.NetNS
+		}
+		err = takeOut(a, netns)
+	}
+	return errors.Join(loadErr, err, p.end(ctx, r))
+}
+
+// takeOut removes the interface. A policy's attachment has no strategy: its interface
+// is another plugin's.
+func takeOut(a attached, netns string) error {
+	if a.Attachment.Strategy == "" {
+		return nil
+	}
+	target, err := netsetup.OpenNetNS(netns)
+	if err != nil {
+		return nil //nolint:nilerr // the namespace is gone, and the interface with it
+	}
+	defer target.Close()
+	if inode, err := target.Inode(); err != nil || inode != a.Inode {
+		return err
+	}
+	return netsetup.Detach(target, a.Attachment)
+}
+
+// end undoes the record, and removes it if that worked.
+func (p *Plugin) end(ctx context.Context, r *record) error {
+	if err := p.undo(ctx, r); err != nil {
+		r.close()
+		return err
+	}
+	return r.remove(p.dir())
+}
+
+// undo undoes the objects of a record, newest first.
+func (p *Plugin) undo(ctx context.Context, r *record) error {
+	list, err := r.objects()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	h, err := netsetup.OpenHost(p.Warn)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	var errs []error
+	for _, o := range slices.Backward(list) {
+		if err := chain.Undo(ctx, h, o); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", o.Kind, o.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// withoutRecord removes an interface by its name alone.
+func (p *Plugin) withoutRecord(c *call) error {
+	if c.kind != network || c.conf.Type == "host-device" || c.netns == "" {
+		return nil
+	}
+	target, err := netsetup.OpenNetNS(c.netns)
+	if err != nil {
+		return nil //nolint:nilerr // gone
+	}
+	defer target.Close()
+	return netsetup.Detach(target, netsetup.Attachment{Strategy: c.conf.Type, IfName: c.ifName})
+}
+
+// release gives back leases by their owner.
+func (p *Plugin) release(c *call) error {
+	plan, err := netsetup.PlanAddresses(c.request())
+	if err != nil || plan.IPAM == "" {
+		return nil //nolint:nilerr // an address plugin that isn't ours
+	}
+	return ipam.Release(plan.DataDir, c.conf.Name, c.id, c.ifName)
+}
+
+// gc takes back what attachments of the network have that the runtime doesn't know.
+func (p *Plugin) gc(ctx context.Context, c *call) error {
+	list, err := p.places(c.conf.Name)
+	errs := []error{err}
+	for _, at := range list {
+		if at.plugin != c.conf.Type || c.valid(at.id, at.ifName) {
+			continue
+		}
+		r, err := p.openRecord(at.dir)
+		if err == nil {
+			err = p.detach(ctx, r, "")
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Collect ends the records of attachments whose namespace is gone, and of an ADD that
+// was killed. It returns what it ended, as NETWORK/ID@IFNAME/TYPE.
+func (p *Plugin) Collect(ctx context.Context) (ended []string, err error) {
+	list, err := p.places("")
+	errs := []error{err}
+	for _, at := range list {
+		r, err := p.openRecord(at.dir)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a, done, err := r.load()
+		if err == nil && done && lives(a) {
+			r.close()
+			continue
+		}
+		if err := errors.Join(err, p.end(ctx, r)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		name, _ := filepath.Rel(p.dir(), at.dir)
+		ended = append(ended, name)
+	}
+	return ended, errors.Join(errs...)
+}
+
+// lives tells whether the namespace of a is still where it was.
+func lives(a attached) bool {
+	target, err := netsetup.OpenNetNS(a.NetNS)
+	if err != nil {
+		return false
+	}
+	defer target.Close()
+	inode, err := target.Inode()
+	return err == nil && inode == a.Inode
+}
+
+// check compares what ADD made with what the kernel has.
+func (p *Plugin) check(ctx context.Context, c *call) error {
+	if c.kind == address {
+		return p.checkLease(c)
+	}
+	prev, err := c.previous()
+	if err != nil {
+		return err
+	}
+	r, err := p.open(c)
+	if err != nil {
+		return err
+	}
+	a, done, err := r.load()
+	if err != nil || !done {
+		return errors.Join(err, noRecord(c), p.end(ctx, r))
+	}
+	r.close()
+	target, h, err := p.namespaces(c)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	defer h.Close()
+	found, err := p.compare(ctx, c, h, target, a.Attachment)
+	if err != nil {
+		return err
+	}
+	found = append(found, changed(prev.Attachment(c.conf.Name, c.ifName), a.Attachment)...)
+	if len(found) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, d := range found {
+		lines = append(lines, d.String())
+	}
+	return cni.Errorf(cni.CodeInternal, "%s", strings.Join(lines, "; "))
+}
+
+func noRecord(c *call) error {
+	return cni.Errorf(cni.CodeUnknownContainer, "%s of container %s: not attached by nsinit's %s", c.ifName, c.id, c.conf.Type)
+}
+
+func (p *Plugin) compare(ctx context.Context, c *call, h *netsetup.Host, target *netsetup.NetNS, a netsetup.Attachment) ([]netsetup.Difference, error) {
+	if c.kind == chained {
+		pol := chain.PolicyOf(c.conf.Type, p.options())
+		plan := netsetup.Plan{Request: c.request()}
+		conf, err := pol.Plan(plan, plan.Network.Plugins[0])
+		if err != nil {
+			return nil, invalid(err)
+		}
+		return pol.Check(ctx, h, target, plan, conf, a)
+	}
+	plans, err := chain.Plan([]netsetup.Request{c.request()})
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return chain.Check(ctx, h, target, plans[0], a, p.options())
+}
+
+// changed compares what the runtime remembers with what was made.
+func changed(prev, a netsetup.Attachment) (found []netsetup.Difference) {
+	for _, address := range prev.Addresses {
+		if !slices.Contains(a.Addresses, address) {
+			found = append(found, netsetup.Difference{Object: a.IfName + ": address", Want: address.String(), Got: fmt.Sprint(a.Addresses)})
+		}
+	}
+	return found
+}
+
+// status tells whether an ADD could work.
+func (p *Plugin) status(c *call) error {
+	h, err := netsetup.OpenHost(p.Warn)
+	if err != nil {
+		return cni.Errorf(cni.CodeUnavailable, "%v", err)
+	}
+	defer h.Close()
+	if c.kind == chained {
+		return nil
+	}
+	plan, err := netsetup.PlanAddresses(c.request())
+	if err != nil {
+		return invalid(err)
+	}
+	if err := ipam.Available(plan); err != nil {
+		return cni.Errorf(cni.CodeUnavailable, "%v", err)
+	}
+	return nil
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

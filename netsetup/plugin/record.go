@@ -1,0 +1,189 @@
+package plugin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nsinit/nsinit/netsetup"
+	"golang.org/x/sys/unix"
+)
+
+// A record is what one plugin of one attachment has on the host. It is a folder,
+// ROOT/cni/NETWORK/ID@IFNAME/TYPE, with a journal of objects and, when ADD is done,
+// the attachment.
+type record struct {
+	dir     string
+	network string // the journal of what belongs to networks
+	lock    *os.File
+}
+
+// An attached is what CHECK and DEL need to know of a finished ADD.
+type attached struct {
+	Attachment netsetup.Attachment `json:"attachment"`
+	NetNS      string              `json:"netns"` // the path that was given
+	Inode      uint64              `json:"inode"` // of the namespace behind it
+}
+
+func (p *Plugin) dir() string { return filepath.Join(p.Root, "cni") }
+
+// open locks the record of c, which is made if it isn't there.
+func (p *Plugin) open(c *call) (*record, error) {
+	return p.openRecord(filepath.Join(p.dir(), c.conf.Name, c.id+"@"+c.ifName, c.conf.Type))
+}
+
+func (p *Plugin) openRecord(dir string) (*record, error) {
+	for {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("record: %w", err)
+		}
+		lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its last holder has just removed it
+		}
+		if err != nil {
+			return nil, fmt.Errorf("record: %w", err)
+		}
+		if err := flock(lock); err != nil {
+			_ = lock.Close()
+			return nil, fmt.Errorf("record %s: lock: %w", dir, err)
+		}
+		r := &record{dir, filepath.Join(p.Root, "network-objects"), lock}
+		if r.current() {
+			return r, nil
+		}
+		r.close()
+	}
+}
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// current tells whether the lock is still the one that others find.
+func (r *record) current() bool {
+	var held, there unix.Stat_t
+	path := filepath.Join(r.dir, "lock")
+	return unix.Fstat(int(r.lock.Fd()), &held) == nil && unix.Lstat(path, &there) == nil && held.Ino == there.Ino
+}
+
+func (r *record) close() { _ = r.lock.Close() }
+
+// journal writes o down before it is made. A line that a kill tears is of an object
+// that never was.
+func (r *record) journal(o netsetup.Object) error {
+	path := filepath.Join(r.dir, "objects")
+	if o.Owner == "" { // a network's: it outlives its attachments
+		path = r.network
+		if known, err := objectsIn(path); err != nil || slices.Contains(known, o) {
+			return err
+		}
+	}
+	line, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Close())
+}
+
+func (r *record) objects() ([]netsetup.Object, error) {
+	return objectsIn(filepath.Join(r.dir, "objects"))
+}
+
+func objectsIn(path string) ([]netsetup.Object, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var list []netsetup.Object
+	for line := range bytes.Lines(data) {
+		var o netsetup.Object
+		if json.Unmarshal(line, &o) == nil && !slices.Contains(list, o) {
+			list = append(list, o)
+		}
+	}
+	return list, err
+}
+
+// save says that ADD is done.
+func (r *record) save(a attached) error {
+	data, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(r.dir, "attached.new")
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(r.dir, "attached"))
+}
+
+// load returns what save wrote; ok is false if ADD was never done.
+func (r *record) load() (a attached, ok bool, err error) {
+	data, err := os.ReadFile(filepath.Join(r.dir, "attached"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &a)
+	}
+	if err != nil {
+		return a, false, fmt.Errorf("record %s: %w", r.dir, err)
+	}
+	return a, true, nil
+}
+
+// remove ends the record. Its parents go when they are empty.
+func (r *record) remove(root string) error {
+	err := os.RemoveAll(r.dir)
+	for dir := filepath.Dir(r.dir); err == nil && strings.HasPrefix(dir, root); dir = filepath.Dir(dir) {
+		if os.Remove(dir) != nil {
+			break
+		}
+	}
+	r.close()
+	return err
+}
+
+// A place is one plugin's record of one attachment.
+type place struct{ dir, network, id, ifName, plugin string }
+
+// places lists the records below the state directory, of one network or ("") of all.
+func (p *Plugin) places(network string) (list []place, err error) {
+	if network == "" {
+		network = "*"
+	}
+	dirs, err := filepath.Glob(filepath.Join(p.dir(), network, "*@*", "*"))
+	for _, dir := range dirs {
+		attachment := filepath.Dir(dir)
+		id, ifName, _ := strings.Cut(filepath.Base(attachment), "@")
+		list = append(list, place{dir, filepath.Base(filepath.Dir(attachment)), id, ifName, filepath.Base(dir)})
+	}
+	return list, err
+}
+
+// Objects returns what the records of all attachments hold.
+func (p *Plugin) Objects() (all []netsetup.Object, err error) {
+	list, err := p.places("")
+	for _, at := range list {
+		found, readErr := objectsIn(filepath.Join(at.dir, "objects"))
+		all, err = append(all, found...), errors.Join(err, readErr)
+	}
+	return all, err
+}
