@@ -10,15 +10,15 @@ import (
 )
 
 // Preview returns what Attach would, as far as it can be told without doing anything: names
-// that are random by design are others each time. h is asked for devices only.
-func Preview(h *Host, p Plan, addrs []netip.Prefix, gateways []netip.Addr) (Attachment, error) {
-	a, err := p.attachment(slices.Clone(addrs), slices.Clone(gateways))
-	if err != nil {
-		return a, err
+// that are random by design are others each time. h is asked for devices only. first are the
+// commands that come before those of the strategy: what a bridge that is there lacks.
+func Preview(h *Host, p Plan, addrs []netip.Prefix, gateways []netip.Addr) (a Attachment, first []Command, err error) {
+	if a, err = p.attachment(slices.Clone(addrs), slices.Clone(gateways)); err != nil {
+		return a, nil, err
 	}
 	switch p.Strategy {
 	case "bridge":
-		err = h.previewBridge(p, &a)
+		first, err = h.previewBridge(p, &a)
 	case "ptp":
 		err = h.previewPtp(p, &a)
 	case "macvlan", "ipvlan", "vlan":
@@ -36,20 +36,45 @@ func Preview(h *Host, p Plan, addrs []netip.Prefix, gateways []netip.Addr) (Atta
 	if err == nil {
 		err = a.checkMTU()
 	}
-	return a, err
+	return a, first, err
 }
 
-func (h *Host) previewBridge(p Plan, a *Attachment) error {
+// AfterDefaults gives the default routes of a the metrics that they get in a container that has
+// others, as many as before has gateways of the family (addDefault).
+func (a *Attachment) AfterDefaults(before []netip.Addr) {
+	var kept []netip.Addr
+	for _, gw := range a.Gateways {
+		n := 0
+		for _, b := range before {
+			if b.Is4() == gw.Is4() {
+				n++
+			}
+		}
+		if n == 0 {
+			kept = append(kept, gw)
+			continue
+		}
+		base := metricSecond
+		if gw.Is6() {
+			base = metricIPv6
+		}
+		a.Routes = append(a.Routes, Route{Dst: defaultRoute(gw), Gateway: gw, Metric: base + n})
+	}
+	a.Gateways = kept
+}
+
+func (h *Host) previewBridge(p Plan, a *Attachment) (first []Command, err error) {
 	br, err := h.c.linkByName(p.Bridge)
 	switch {
 	case errors.Is(err, unix.ENODEV):
+		a.NewBridge = true
 		if br.mtu, err = h.bridgeMTU(p); err != nil {
-			return err
+			return nil, err
 		}
 	case err != nil:
-		return err
+		return nil, err
 	case br.kind != "bridge":
-		return fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
+		return nil, fmt.Errorf("%s: not a bridge but %s; give the network another name for its bridge", p.Bridge, kindOf(br))
 	}
 	if a.Bridge, a.MTU = p.Bridge, p.MTU; a.MTU == 0 {
 		a.MTU = br.mtu
@@ -58,7 +83,52 @@ func (h *Host) previewBridge(p Plan, a *Attachment) error {
 		a.Port = &port
 	}
 	a.HostIf = hostIfName()
-	return nil
+	if !a.NewBridge && p.port().GatewayIf == "" {
+		return h.previewReady(br, p, *a)
+	}
+	return nil, nil
+}
+
+// previewReady is readyGateway for a bridge that is there.
+func (h *Host) previewReady(br link, p Plan, a Attachment) (first []Command, err error) {
+	wanted := gatewayAddrs(p, a.Addresses)
+	have, err := h.c.addrs(br.index)
+	if err != nil {
+		return nil, err
+	}
+	var s, late script
+	for _, want := range wanted {
+		if !slices.ContainsFunc(have, func(a ifaddr) bool { return a.prefix == want }) {
+			options := ""
+			if want.Addr().Is6() {
+				options = " nodad"
+			}
+			late.host("%s", addrCommand(br.name, want, options))
+		}
+		for _, old := range have {
+			switch {
+			case !inTheWay(old.prefix, want, wanted):
+			case !p.ForceAddress:
+				return nil, fmt.Errorf("%s: has address %s, and the network's gateway is %s; set forceAddress to replace it, or name another bridge", br.name, old.prefix, want)
+			default:
+				s.host("ip addr del %s dev %s", old.prefix, word(br.name))
+			}
+		}
+	}
+	ours, ready := br.alias == bridgeAlias(p.networkName()), br.up() && len(late) == 0
+	if (!ours || !ready) && (p.Gateway || !br.up()) {
+		for _, line := range ownRoutesCommands(br.name, !ours && br.up()) {
+			s.host("%s", line)
+		}
+	}
+	s = append(s, late...)
+	switch {
+	case p.Promiscuous && br.flags&unix.IFF_PROMISC == 0:
+		s.host("ip link set %s promisc on up", word(br.name))
+	case !br.up():
+		s.host("ip link set %s up", word(br.name))
+	}
+	return s, nil
 }
 
 func (h *Host) previewPtp(p Plan, a *Attachment) (err error) {

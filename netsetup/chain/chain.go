@@ -89,19 +89,17 @@ func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p net
 
 // hostPolicies are what the interface's own plugin asks of the host.
 func hostPolicies(ctx context.Context, h *netsetup.Host, t *tracer, p netsetup.Plan, a netsetup.Attachment, opts policy.Options, record netsetup.Recorder) (err error) {
+	t.look(a, opts)
 	switch {
 	case a.Masquerade:
-		t.look(a, opts)
 		err = policy.Masquerade(ctx, h, a, p.Owner, opts, record)
-		t.step("masquerade", nil)
 	case a.Routed:
 		err = policy.Forward(ctx, h, a, p.Owner, opts, record)
-		t.step("forward", nil)
 	}
 	if err == nil && a.Port != nil && a.Port.SpoofCheck {
 		err = policy.SpoofCheck(ctx, a, p.Owner, opts, record)
-		t.step("macspoofchk", nil)
 	}
+	t.hostPolicy(a)
 	return err
 }
 

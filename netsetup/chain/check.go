@@ -14,10 +14,8 @@ import (
 func Check(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p netsetup.Plan, a netsetup.Attachment, opts policy.Options) ([]netsetup.Difference, error) {
 	all, err := netsetup.Check(ctx, h, target, a)
 	faults := []error{err}
-	if a.Masquerade {
-		found, err := policy.Check(ctx, h, a, opts)
-		all, faults = append(all, found...), append(faults, err)
-	}
+	found, err := policy.Check(ctx, h, a, opts)
+	all, faults = append(all, found...), append(faults, err)
 	for _, planned := range p.Policies {
 		pol := PolicyOf(planned.Plugin.Type, opts)
 		if pol == nil {

@@ -2,6 +2,8 @@ package chain
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,23 +20,39 @@ type Step struct {
 }
 
 // Preview plans what Attach would do to p's network, with the addresses that would be next
-// and without doing anything. taken are addresses that are spoken for. Attachments of a
-// plan that is made twice differ in what is random by design.
-func Preview(ctx context.Context, h *netsetup.Host, p netsetup.Plan, opts policy.Options, taken []ipam.Lease) (netsetup.Attachment, []Step, error) {
+// and without doing anything. before are the container's other attachments, made or
+// previewed as well.
+func Preview(ctx context.Context, h *netsetup.Host, p netsetup.Plan, opts policy.Options, before []netsetup.Attachment) (netsetup.Attachment, []Step, error) {
+	var taken []ipam.Lease
+	var defaults []netip.Addr
+	for _, b := range before {
+		defaults = append(defaults, b.Gateways...)
+		for _, addr := range b.Addresses {
+			taken = append(taken, ipam.Lease{Address: addr.Addr()})
+		}
+	}
 	addrs, gateways, err := ipam.Look(p, taken)
 	if err != nil {
 		return netsetup.Attachment{}, nil, err
 	}
-	a, err := netsetup.Preview(h, p, addrs, gateways)
+	a, first, err := netsetup.Preview(h, p, addrs, gateways)
 	if err != nil || ctx.Err() != nil {
-		return a, nil, err
+		return a, nil, errors.Join(err, ctx.Err())
+	}
+	if a.Bridge != "" && slices.ContainsFunc(before, func(b netsetup.Attachment) bool { return b.Bridge == a.Bridge }) {
+		a.NewBridge, first = false, nil // by then
 	}
 	for _, planned := range p.Policies {
 		if pol, ok := PolicyOf(planned.Plugin.Type, opts).(previewer); ok {
 			pol.Preview(p, planned.Conf, &a)
 		}
 	}
-	steps, err := Commands(p, a, opts)
+	numbered := a
+	numbered.AfterDefaults(defaults)
+	steps, err := Commands(p, numbered, opts)
+	if len(first) > 0 {
+		steps = append([]Step{{p.Strategy, first}}, steps...)
+	}
 	return a, steps, err
 }
 
@@ -51,12 +69,12 @@ func Commands(p netsetup.Plan, a netsetup.Attachment, opts policy.Options) ([]St
 		return nil, err
 	}
 	steps := []Step{{p.Strategy, s.Commands(p, a)}}
-	if a.Masquerade {
-		commands, err := policy.Commands(a, opts)
-		if err != nil {
-			return nil, err
-		}
-		steps = append(steps, Step{"masquerade", commands})
+	commands, err := policy.Commands(a, opts)
+	if err != nil {
+		return nil, err
+	}
+	if len(commands) > 0 {
+		steps = append(steps, Step{hostPolicy(a), commands})
 	}
 	for _, planned := range p.Policies {
 		step := Step{Name: planned.Plugin.Type}
@@ -65,26 +83,31 @@ func Commands(p netsetup.Plan, a netsetup.Attachment, opts policy.Options) ([]St
 		}
 		steps = append(steps, step)
 	}
-	return withTable(steps)
+	return withTables(steps)
 }
 
-// withTable puts in front of the first command that needs the firewall table the one that
-// makes it, if it isn't there.
-func withTable(steps []Step) ([]Step, error) {
-	for i, s := range steps {
-		for j, c := range s.Commands {
-			if !strings.Contains(c.Line, " inet nsinit ") {
-				continue
-			}
-			if has, err := policy.HasTable(); has || err != nil {
-				return steps, err
-			}
-			commands := append([]netsetup.Command{}, s.Commands[:j]...)
-			steps[i].Commands = append(append(commands, policy.TableCommand()), s.Commands[j:]...)
-			return steps, nil
-		}
+// hostPolicy is the name of what a network's first plugin asks of the host's firewall.
+func hostPolicy(a netsetup.Attachment) string {
+	switch {
+	case a.Masquerade:
+		return "masquerade"
+	case a.Routed:
+		return "forward"
 	}
-	return steps, nil
+	return "macspoofchk"
+}
+
+// withTables puts in front what makes the firewall tables that the commands need.
+func withTables(steps []Step) ([]Step, error) {
+	var all []netsetup.Command
+	for _, s := range steps {
+		all = append(all, s.Commands...)
+	}
+	missing, err := policy.Tables(all)
+	if len(missing) > 0 {
+		steps = append([]Step{{"firewall", missing}}, steps...)
+	}
+	return steps, err
 }
 
 // Ordered are the commands of steps in the order in which they are to be run: the host's, and

@@ -52,16 +52,22 @@ func (t *tracer) policy(p netsetup.Plan, planned netsetup.PlannedPolicy, a netse
 	t.step(planned.Plugin.Type, commands)
 }
 
-// look asks what masquerading will do, before it is done.
+// look asks what the host's policy will do, before it is done.
 func (t *tracer) look(a netsetup.Attachment, opts policy.Options) {
 	if t.tell == nil {
 		return
 	}
-	if has, err := policy.HasTable(); err == nil && !has {
-		t.ahead = append(t.ahead, policy.TableCommand())
-	}
-	if commands, err := policy.Commands(a, opts); err == nil {
+	commands, err := policy.Commands(a, opts)
+	if err == nil {
+		t.ahead, _ = policy.Tables(commands)
 		t.ahead = append(t.ahead, commands...)
 	}
 	t.since = time.Now()
+}
+
+// hostPolicy says that it is done, if there was any.
+func (t *tracer) hostPolicy(a netsetup.Attachment) {
+	if len(t.ahead) > 0 || a.Masquerade || a.Routed {
+		t.step(hostPolicy(a), nil)
+	}
 }

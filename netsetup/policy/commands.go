@@ -6,47 +6,83 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
+
 	"github.com/nsinit/nsinit/netsetup"
 )
 
-// tableText is the table without elements as `nft list table` prints it. A test makes it
-// anew and compares.
-//
-//go:embed table.nft
-var tableText string
+// The tables without elements as `nft list table` prints them. A test makes them anew and
+// compares.
+var (
+	//go:embed table.nft
+	inetText string
+	//go:embed table_bridge.nft
+	bridgeText string
+)
 
-// TableCommand makes the table, or its rules anew where it is there: its sets and what is
-// in them stay.
-func TableCommand() netsetup.Command {
-	line := "nft -f - <<'END'\nadd table inet " + tableName + "\nflush table inet " + tableName + "\n" + tableText + "END"
-	return netsetup.Command{Line: line}
+// makeCommand makes a table, or its rules anew where it is there: its sets and what is in
+// them stay.
+func makeCommand(family, text string) netsetup.Command {
+	table := family + " " + tableName
+	return netsetup.Command{Line: "nft -f - <<'END'\nadd table " + table + "\nflush table " + table + "\n" + text + "END"}
 }
 
-// HasTable tells whether the table is there, in the namespace of the calling thread.
-func HasTable() (bool, error) {
-	conn, err := connect()
-	if err != nil {
-		return false, fmt.Errorf("nftables: %w", explain(err))
+// Tables returns what makes the tables that commands need and that are not there, in the
+// namespace of the calling thread.
+func Tables(commands []netsetup.Command) (missing []netsetup.Command, err error) {
+	for _, t := range []struct {
+		family nftables.TableFamily
+		word   string
+		text   string
+	}{{nftables.TableFamilyINet, "inet", inetText}, {nftables.TableFamilyBridge, "bridge", bridgeText}} {
+		if !slices.ContainsFunc(commands, func(c netsetup.Command) bool { return strings.Contains(c.Line, " "+t.word+" "+tableName+" ") }) {
+			continue
+		}
+		conn, err := connect()
+		if err != nil {
+			return nil, fmt.Errorf("nftables: %w", explain(err))
+		}
+		_, err = conn.ListTableOfFamily(tableName, t.family)
+		switch {
+		case gone(err) || unsupported(err):
+			missing = append(missing, makeCommand(t.word, t.text))
+		case err != nil:
+			return nil, fmt.Errorf("nftables: %w", explain(err))
+		}
 	}
-	t := newTable()
-	_, err = conn.ListTableOfFamily(tableName, t.Family)
-	if gone(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("nftables: %w", explain(err))
-	}
-	return true, nil
+	return missing, nil
 }
 
-// Commands returns what Masquerade does for a that it hasn't done yet, in the words of nft(8)
-// and sysctl(8), but for making the table (TableCommand). a's device need not be there.
+// Commands returns what Masquerade, Forward and SpoofCheck do for a that isn't done yet, in the
+// words of nft(8) and sysctl(8), but for making the tables (Tables). a's device need not be there.
 func Commands(a netsetup.Attachment, opt Options) ([]netsetup.Command, error) {
-	l, err := linkOf(a)
-	if err != nil {
-		return nil, fmt.Errorf("masquerade: %w", err)
-	}
 	var s script
+	if a.Masquerade || a.Routed {
+		l, err := linkOf(a)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.link(l, a, opt); err != nil {
+			return nil, err
+		}
+	}
+	if a.Port != nil && a.Port.SpoofCheck {
+		s.add("nft add element bridge %s allowed '{ %s . %s }'", tableName, quoteName(a.HostIf), a.MAC)
+		s.add("nft add element bridge %s checked '{ %s }'", tableName, quoteName(a.HostIf))
+	}
+	return s, nil
+}
+
+// link is Masquerade or Forward.
+func (s *script) link(l hostLink, a netsetup.Attachment, opt Options) error {
+	if !a.Masquerade {
+		if opt.NoForwarding || l.byHostsWill(opt) {
+			return nil
+		}
+		s.element("ours", quoteName(l.device))
+		s.element("routed", quoteName(l.device))
+		return s.forwarding(l, opt)
+	}
 	for _, p := range a.Addresses {
 		set := "containers6"
 		if p.Addr().Unmap().Is4() {
@@ -55,8 +91,7 @@ func Commands(a netsetup.Attachment, opt Options) ([]netsetup.Command, error) {
 		s.element(set, p.Addr().Unmap().String())
 	}
 	s.element("ours", quoteName(l.device))
-	err = s.forwarding(l, opt)
-	return s, err
+	return s.forwarding(l, opt)
 }
 
 type script []netsetup.Command
@@ -125,18 +160,4 @@ func (s *script) sysctls(changes []change) error {
 		}
 	}
 	return nil
-}
-
-// trimTable is text as nft lists the table, without elements.
-func trimTable(text string) string {
-	var b strings.Builder
-	inside := false
-	for line := range strings.Lines(text) {
-		inside = inside || strings.HasPrefix(strings.TrimSpace(line), "elements = {")
-		if !inside {
-			b.WriteString(line)
-		}
-		inside = inside && !strings.HasSuffix(strings.TrimSpace(line), "}")
-	}
-	return b.String()
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	goflag "flag"
 	"net/netip"
 	"os"
@@ -15,34 +16,41 @@ import (
 
 var update = goflag.Bool("update", false, "write table.nft anew")
 
-// TestTableText compares table.nft with what nft lists once nsinit has made the table, and its replay with that.
-// After a change of the table: go test ./netsetup/policy -run TestTableText -update.
+// TestTableText compares the tables' text with what nft lists once nsinit has made them, and its replay with that.
+// After a change of a table: go test ./netsetup/policy -run TestTableText -update.
 func TestTableText(t *testing.T) {
 	t.Parallel()
 	h := netsetuptest.NewHost(t)
 	ledger := &ledger{path: ledgerPath(t.TempDir())}
-	if err := h.Do(func() error { return makeTable(context.Background(), newTable(), ledger, elements{}) }); err != nil {
+	err := h.Do(func() error {
+		return errors.Join(makeTable(context.Background(), newTable(), ledger, elements{}), newSpoofTable().make(context.Background(), nil))
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	list := func(h *netsetuptest.Host) string {
-		return trimTable(h.Run(t, "nft", "-s", "list", "table", "inet", tableName).OK(t).Stdout)
-	}
-	text := list(h)
-	if *update {
-		if err := os.WriteFile("table.nft", []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(tableText, text); diff != "" {
-		t.Errorf("table.nft is not what is made; run this test with -update (-have +want):\n%s", diff)
+	list := func(h *netsetuptest.Host, family string) string {
+		return h.Run(t, "nft", "-s", "list", "table", family, tableName).OK(t).Stdout
 	}
 	again := netsetuptest.NewHost(t)
-	for range 2 { // the second time it only makes the rules anew
-		again.Run(t, "sh", "-c", TableCommand().Line).OK(t)
-	}
-	if diff := cmp.Diff(text, list(again)); diff != "" {
-		t.Errorf("the command makes another table (-nsinit +command):\n%s", diff)
+	for family, have := range map[string]struct{ file, text string }{
+		"inet": {"table.nft", inetText}, "bridge": {"table_bridge.nft", bridgeText},
+	} {
+		text := list(h, family)
+		if *update {
+			if err := os.WriteFile(have.file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if diff := cmp.Diff(have.text, text); diff != "" {
+			t.Errorf("%s is not what is made; run this test with -update (-have +want):\n%s", have.file, diff)
+		}
+		for range 2 { // the second time it only makes the rules anew
+			again.Run(t, "sh", "-c", makeCommand(family, have.text).Line).OK(t)
+		}
+		if diff := cmp.Diff(text, list(again, family)); diff != "" {
+			t.Errorf("the command makes another table (-nsinit +command):\n%s", diff)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 func ForgetDevice(ctx context.Context, device string, opt Options) error {
 	t := newTable()
 	var errs []error
-	for _, set := range []*nftables.Set{t.devices, t.local, t.opened4, t.opened6} {
+	for _, set := range []*nftables.Set{t.devices, t.local, t.routed, t.opened4, t.opened6} {
 		errs = append(errs, removeElement(ctx, device, set, nameElement(device)))
 	}
 	errs = append(errs, removeElement(ctx, device, t.samePort, pairElement(device)), forgetRecorded(ctx, device, opt))

@@ -80,25 +80,27 @@ func (r *Runtime) DryRun(ctx context.Context, s *Spec) (*DryRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d, r.preview(ctx, net, d, s.ID, plans, s.NoForwarding)
+	return d, r.preview(ctx, net, d, s.ID, plans, nil, s.NoForwarding)
 }
 
-func (r *Runtime) preview(ctx context.Context, net *netsetup.Host, d *DryRun, id string, plans []netsetup.Plan, noForwarding bool) error {
+func (r *Runtime) preview(ctx context.Context, net *netsetup.Host, d *DryRun, id string, plans []netsetup.Plan, before []netsetup.Attachment, noForwarding bool) error {
 	opts := policy.Options{NoForwarding: noForwarding, StateDir: r.dataDir()}
-	taken := map[string][]ipam.Lease{} // by network
+	tables := map[string]bool{}
 	for _, p := range plans {
 		if p.Owner = id; p.Owner == "" {
 			p.Owner = "ID"
 		}
-		a, steps, err := chain.Preview(ctx, net, p, opts, taken[p.Network.Name])
+		a, steps, err := chain.Preview(ctx, net, p, opts, before)
 		if err != nil {
 			return fmt.Errorf("network %q: %w", p.Network.Name, err)
 		}
-		for _, addr := range a.Addresses {
-			taken[p.Network.Name] = append(taken[p.Network.Name], ipam.Lease{Address: addr.Addr()})
-		}
+		before = append(before, a)
 		one := DryRunOfOne{Network: a.Network, IfName: a.IfName}
 		for _, c := range chain.Ordered(steps) {
+			if tables[c.Line] {
+				continue
+			}
+			tables[c.Line] = strings.Contains(c.Line, "\n") // made once
 			one.Commands = append(one.Commands, EquivalentLine{c.Inside, c.Line})
 		}
 		d.Networks = append(d.Networks, one)
@@ -123,7 +125,7 @@ func (r *Runtime) DryRunAttach(ctx context.Context, id string, req netsetup.Requ
 	if d.Namespace == "" {
 		d.Namespace, d.Mode = id, namelessNamespace
 	}
-	return d, r.preview(ctx, c.net, d, id, []netsetup.Plan{p}, noForwarding)
+	return d, r.preview(ctx, c.net, d, id, []netsetup.Plan{p}, c.rec.state.Networks, noForwarding)
 }
 
 // Script is d for sh(1). Run on a host without the container, it makes a network namespace with its networks.
