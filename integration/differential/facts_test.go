@@ -187,7 +187,7 @@ func (p *place) vlans(t *testing.T, f facts, links []map[string]any) {
 		return
 	}
 	if p.bridges == nil {
-		p.bridges = newAsker(t, p.Node, "bridge")
+		p.bridges = newAsker(p.t, p.Node, "bridge")
 	}
 	answers := p.bridges.ask(t, "vlan", "fdb")
 	for _, v := range answers[0] {
