@@ -46,7 +46,7 @@ func (tc *testCase) compare(t *testing.T, book *differences) {
 		if strings.Contains(*ways, "plugin") {
 			t.Run("nsinit", func(t *testing.T) { t.Parallel(); plugin = play(t, tc, nativeDir) })
 		}
-		if tc.run && strings.Contains(*ways, "run") && !*same {
+		if tc.runs() && strings.Contains(*ways, "run") && !*same {
 			t.Run("run", func(t *testing.T) { t.Parallel(); run = playRun(t, tc) })
 		}
 	})
