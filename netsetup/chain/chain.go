@@ -108,11 +108,17 @@ func hostPolicies(ctx context.Context, h *netsetup.Host, t *tracer, p netsetup.P
 // Undo removes one recorded object of any kind, whoever recorded it. One that is
 // gone is no error. h may be nil for a lease.
 func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
-	switch o.Kind {
-	case "lease":
+	switch {
+	case o.Kind == "lease":
 		return ipam.Undo(o)
-	case policy.KindMasquerade, policy.KindResolver, policy.KindSpoof, policy.KindForward:
+	case policy.Owns(o.Kind):
 		return policy.Undo(ctx, h, o)
 	}
 	return netsetup.Undo(ctx, h, o)
+}
+
+// Reload puts the firewall's rules of all containers back after the host's ruleset was
+// flushed, from their records (opts.Recorded) alone.
+func Reload(ctx context.Context, h *netsetup.Host, opts policy.Options) error {
+	return policy.Reload(ctx, h, opts)
 }

@@ -11,8 +11,17 @@ import (
 	"github.com/nsinit/nsinit/netsetup"
 )
 
-// Undo removes one object of the kinds that this package records: KindMasquerade
-// and KindResolver. One that is gone, or was never made, is no error. h may be nil.
+// Owns tells whether objects of that kind are this package's.
+func Owns(kind string) bool {
+	switch kind {
+	case KindMasquerade, KindResolver:
+		return true
+	}
+	return false
+}
+
+// Undo removes one object of a kind that this package records (Owns). One that is gone,
+// or was never made, is no error. h may be nil.
 func Undo(ctx context.Context, _ *netsetup.Host, o netsetup.Object) error {
 	var err error
 	switch o.Kind {
