@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -24,53 +23,30 @@ const (
 // port mappings that p asks for: the request's, else those of the plugin's runtimeConfig.
 // All faults are returned at once.
 func ReadPortmap(p Plan, plugin Plugin) (PortmapConf, error) {
-	c, path := readerOf(p, plugin)
-	conf := PortmapConf{}
-	v, err := readJSON(plugin.Raw)
-	if err != nil {
-		return conf, fmt.Errorf("%s: %s: %w", c.where, path, err)
+	r := portmapReader{snat: true, markBit: -1}
+	err := policyConf(p, plugin, func(c *confReader) []confKey {
+		r.confReader = c
+		return r.keys()
+	})
+	if r.confReader == nil {
+		return PortmapConf{}, err
 	}
-	r := portmapReader{confReader: c, snat: true, markBit: -1}
-	c.object(path, &v, r.keys())
+	where := r.where + ": " + p.placeOf(plugin)
+	faults := []error{err}
 	if r.markBit >= 0 && r.setMarkChain != "" {
-		c.faults = append(c.faults, fmt.Errorf("%s: %s: markMasqBit and externalSetMarkChain exclude each other; one of them", c.where, path))
+		faults = append(faults, fmt.Errorf("%s: markMasqBit and externalSetMarkChain exclude each other; one of them", where))
 	}
-	conf.NoSNAT, conf.MasqAll = !r.snat, r.masqAll
-	given := r.mappings
+	list := r.mappings
 	if len(p.Runtime.PortMappings) > 0 {
-		given = p.Runtime.PortMappings
+		list = p.Runtime.PortMappings
 	}
-	for i, m := range given {
+	for i, m := range list {
 		if err := CheckPortMapping(m); err != nil {
-			c.faults = append(c.faults, fmt.Errorf("%s: %s: portMappings[%d]: %w", c.where, path, i, err))
+			faults = append(faults, fmt.Errorf("%s: portMappings[%d].%w", where, i, err))
 		}
 	}
-	conf.Mappings = joinRanges(given)
-	return conf, errors.Join(append(c.faults, overlaps(conf.Mappings))...)
-}
-
-// readerOf returns a reader for the plugin, and its place in the file.
-func readerOf(p Plan, plugin Plugin) (*confReader, string) {
-	c := &confReader{where: p.where()}
-	if p.Network == nil {
-		return c, plugin.Type
-	}
-	if p.Network.Source != "" {
-		c.where = p.Network.Source
-	}
-	i := slices.IndexFunc(p.Network.Plugins, func(q Plugin) bool {
-		return len(q.Raw) > 0 && len(plugin.Raw) > 0 && &q.Raw[0] == &plugin.Raw[0]
-	})
-	if i < 0 {
-		return c, plugin.Type
-	}
-	return c, fmt.Sprintf("plugins[%d]", i)
-}
-
-// chainedIgnored are keys that each chained plugin may have, and that others read.
-func (c *confReader) chainedIgnored() []confKey {
-	keys := ignored("type", "name", "cniVersion", "prevResult", "capabilities", "dns", "ipam", "args")
-	return append(keys, confKey{"nsinit", c.nsinitKey})
+	conf := PortmapConf{NoSNAT: !r.snat, MasqAll: r.masqAll, Mappings: joinRanges(list)}
+	return conf, errors.Join(append(faults, overlaps(where, conf.Mappings))...)
 }
 
 type portmapReader struct {
@@ -82,7 +58,7 @@ type portmapReader struct {
 }
 
 func (r *portmapReader) keys() []confKey {
-	keys := []confKey{
+	return []confKey{
 		{"snat", r.boolean(&r.snat)},
 		{"masqAll", r.boolean(&r.masqAll)},
 		{"backend", r.backend},
@@ -92,7 +68,6 @@ func (r *portmapReader) keys() []confKey {
 		{"conditionsV6", r.conditions},
 		{"runtimeConfig", r.runtimeConfig},
 	}
-	return append(keys, r.chainedIgnored()...)
 }
 
 // backend: whichever is named, the rules are in nsinit's own table of nftables.
@@ -211,11 +186,11 @@ func continues(a, b PortMapping) bool {
 }
 
 // overlaps finds a host port that two mappings want.
-func overlaps(list []PortMapping) error {
+func overlaps(where string, list []PortMapping) error {
 	for i, a := range list {
 		for _, b := range list[:i] {
 			if a.Overlaps(b) {
-				return fmt.Errorf("%s and %s: the same host port twice; one of them", b, a)
+				return fmt.Errorf("%s: %s and %s: the same host port twice; one of them", where, b, a)
 			}
 		}
 	}

@@ -15,8 +15,10 @@ import (
 
 // policyOf finds a policy by its CNI plugin type, nil if nsinit has none of the name.
 // A switch and not a map: a map would be filled at each start.
-func policyOf(kind string, _ policy.Options) netsetup.Policy {
+func policyOf(kind string, opts policy.Options) netsetup.Policy {
 	switch kind {
+	case "portmap":
+		return policy.Portmap(opts)
 	case "bandwidth":
 		return netsetup.BandwidthPolicy()
 	case "sbr":

@@ -14,7 +14,7 @@ import (
 // Owns tells whether objects of that kind are this package's.
 func Owns(kind string) bool {
 	switch kind {
-	case KindMasquerade, KindResolver:
+	case KindMasquerade, KindResolver, KindSpoof, KindForward, KindPort, KindPortmap, KindHairpin:
 		return true
 	}
 	return false
@@ -33,6 +33,8 @@ func Undo(ctx context.Context, _ *netsetup.Host, o netsetup.Object) error {
 		err = undoSpoof(ctx, o.Name)
 	case KindForward:
 		err = undoForward(ctx, o)
+	case KindPort, KindPortmap, KindHairpin:
+		err = undoPublished(ctx, o)
 	default:
 		return fmt.Errorf("undo: %s: not an object of the firewall", o.Kind)
 	}
@@ -65,7 +67,12 @@ func UndoHost(ctx context.Context, _ *netsetup.Host, opt Options) error {
 	if err := undoTable(ctx); err != nil {
 		return err
 	}
-	return errors.Join(l.remove(), lock.remove())
+	ports, err := takeNamed(ctx, opt.StateDir, portsLock)
+	if err == nil {
+		err = ports.remove()
+		ports.release()
+	}
+	return errors.Join(err, l.remove(), lock.remove())
 }
 
 func undoTable(ctx context.Context) error {

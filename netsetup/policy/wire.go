@@ -77,6 +77,9 @@ func (c elementChange) attributes() []byte {
 	var list []byte
 	for _, e := range c.elements {
 		item := appendAttr(nil, unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.Key))
+		if len(e.KeyEnd) > 0 {
+			item = appendAttr(item, nftables.NFTA_SET_ELEM_KEY_END|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.KeyEnd))
+		}
 		if len(e.Val) > 0 {
 			item = appendAttr(item, unix.NFTA_SET_ELEM_DATA|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.Val))
 		}
