@@ -24,15 +24,18 @@ const (
 // All faults are returned at once.
 func ReadPortmap(p Plan, plugin Plugin) (PortmapConf, error) {
 	r := portmapReader{snat: true, markBit: -1}
-	err := policyConf(p, plugin, func(c *confReader) []confKey {
+	if err := policyConf(p, plugin, func(c *confReader) []confKey {
 		r.confReader = c
 		return r.keys()
-	})
-	if r.confReader == nil {
+	}); r.confReader == nil {
 		return PortmapConf{}, err
 	}
 	where := r.where + ": " + p.placeOf(plugin)
-	faults := []error{err}
+	if v, bad := readJSON(plugin.Raw); bad == nil {
+		_, runtime := ofArgs(&v)
+		r.runtimeConfig(p.placeOf(plugin)+".runtimeConfig", runtime)
+	}
+	var faults []error
 	if r.markBit >= 0 && r.setMarkChain != "" {
 		faults = append(faults, fmt.Errorf("%s: markMasqBit and externalSetMarkChain exclude each other; one of them", where))
 	}
@@ -46,7 +49,7 @@ func ReadPortmap(p Plan, plugin Plugin) (PortmapConf, error) {
 		}
 	}
 	conf := PortmapConf{NoSNAT: !r.snat, MasqAll: r.masqAll, Mappings: joinRanges(list)}
-	return conf, errors.Join(append(faults, overlaps(where, conf.Mappings))...)
+	return conf, errors.Join(append(append(r.faults, faults...), overlaps(where, conf.Mappings))...)
 }
 
 type portmapReader struct {
@@ -66,7 +69,6 @@ func (r *portmapReader) keys() []confKey {
 		{"externalSetMarkChain", r.text(&r.setMarkChain)},
 		{"conditionsV4", r.conditions},
 		{"conditionsV6", r.conditions},
-		{"runtimeConfig", r.runtimeConfig},
 	}
 }
 
@@ -98,10 +100,6 @@ func (r *portmapReader) conditions(path string, v *jsonValue) {
 }
 
 func (r *portmapReader) runtimeConfig(path string, v *jsonValue) {
-	if v.kind != '{' {
-		r.kind(path, v, "an object")
-		return
-	}
 	if list, ok := v.get("portMappings"); ok {
 		r.list(r.mapping)(path+".portMappings", list)
 	}

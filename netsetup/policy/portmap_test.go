@@ -115,14 +115,6 @@ func TestPublishedPortIsReached(t *testing.T) {
 	}
 }
 
-func TestPublishedOnLoopback6(t *testing.T) {
-	l := newLab(t)
-	c, a := l.container(t, "nsi0", 77, 2)
-	echo := c.Echo(t)
-	check(t, l.portmap("web", &a, "", both(8080, int(echo.Port), 1)...))
-	check(t, reach(l.Node, 8080, local6))
-}
-
 // Without snat the way in stays, and whoever would be answered past the host is not served.
 func TestPublishWithoutSNAT(t *testing.T) {
 	l := newLab(t)
@@ -347,7 +339,7 @@ func TestEightPublishersAtOnce(t *testing.T) {
 		t.Errorf("%d of 8 got the same port: %v", won, same)
 	}
 	check(t, l.undoAll())
-	if rules := l.ruleset(t); strings.Contains(rules, "tcp") && strings.Contains(rules, "800") {
+	if rules := l.ruleset(t); strings.Contains(rules, "tcp . 800") || strings.Contains(rules, "tcp . 9999") {
 		t.Errorf("left:\n%s", rules)
 	}
 }

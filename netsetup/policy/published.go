@@ -198,15 +198,12 @@ func (l leap) element() nftables.SetElement {
 }
 
 // leapsOf are the leaps of a KindHairpin, whose name is a container's address and the length
-// of the prefix from which it is reached: 0 for all.
+// of the prefix from which it is reached: 0 for all. The host's 127.0.0.0/8 is reached from, but
+// not its ::1, to which the kernel delivers nothing that comes from another device.
 func leapsOf(p netip.Prefix) []leap {
 	list := []leap{{p, p.Addr()}}
-	if p.Bits() == 0 {
+	if p.Bits() == 0 || p.Addr().Is6() {
 		return list
 	}
-	local := netip.MustParsePrefix("127.0.0.0/8")
-	if p.Addr().Is6() {
-		local = netip.PrefixFrom(netip.IPv6Loopback(), 128)
-	}
-	return append(list, leap{local, p.Addr()})
+	return append(list, leap{netip.MustParsePrefix("127.0.0.0/8"), p.Addr()})
 }
