@@ -159,7 +159,8 @@ func (p published) mapKey() nftables.SetElement {
 		if p.to.Addr().Is4() {
 			low, high = netip.IPv4Unspecified(), netip.AddrFrom4([4]byte{255, 255, 255, 255})
 		} else {
-			low, high = netip.IPv6Unspecified(), allOnes6()
+			// Without ::1, which can't be had: a connection to it is refused, and doesn't wait.
+			low, high = netip.IPv6Loopback().Next(), allOnes6()
 		}
 	}
 	key := func(a netip.Addr, port uint16) []byte {
