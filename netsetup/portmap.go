@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -208,4 +209,28 @@ func (m PortMapping) Overlaps(b PortMapping) bool {
 		return false
 	}
 	return m.HostIP == b.HostIP || m.HostIP.IsUnspecified() || b.HostIP.IsUnspecified()
+}
+
+// Publishes tells whether r's network can publish ports: its list has portmap, or it
+// connects by a strategy that has a device on the host.
+func Publishes(r Request) bool {
+	switch r.Strategy {
+	case "bridge", "ptp":
+		return true
+	}
+	return r.Network != nil && r.Network.has("portmap")
+}
+
+func (n *Network) has(kind string) bool {
+	return slices.ContainsFunc(n.Plugins, func(p Plugin) bool { return p.Type == kind })
+}
+
+// WithPortmap returns n with the plugin portmap behind its others, unless it has it.
+func (n *Network) WithPortmap() *Network {
+	if n.has("portmap") {
+		return n
+	}
+	with := *n
+	with.Plugins = append(slices.Clip(slices.Clone(n.Plugins)), Plugin{Type: "portmap", Raw: []byte(`{"type": "portmap"}`)})
+	return &with
 }

@@ -107,6 +107,12 @@ func hostPolicies(ctx context.Context, h *netsetup.Host, t *tracer, p netsetup.P
 	return err
 }
 
+// Reserve takes what of the host p's container asks for by number, its ports, before
+// anything of the network is made.
+func Reserve(ctx context.Context, p netsetup.Plan, opts policy.Options, record netsetup.Recorder) error {
+	return policy.Reserve(ctx, p, opts, record)
+}
+
 // Undo removes one recorded object of any kind, whoever recorded it. One that is
 // gone is no error. h may be nil for a lease.
 func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {

@@ -128,6 +128,9 @@ func addElements(ctx context.Context, network string, e elements, opt Options) (
 	if err := makeTable(ctx, t, ledger, e); err != nil {
 		return true, err
 	}
+	if err := restoreSpoof(ctx, objects); err != nil {
+		return true, err
+	}
 	return true, dropEnded(ctx, objects, opt)
 }
 

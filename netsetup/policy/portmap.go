@@ -74,7 +74,35 @@ func (pm portmap) Attach(ctx context.Context, h *netsetup.Host, _ *netsetup.NetN
 		return err
 	}
 	a.Ports = slices.Clone(pub.Mappings)
+	if !pub.NoSNAT {
+		if err := reflect(*a); err != nil {
+			return err
+		}
+	}
 	return forgetFlows(pub.Mappings)
+}
+
+// reflect lets a bridge send back by a's port what came by it, where packets of bridges are
+// shown to the firewall: there a destination is translated within the bridge, and what a
+// container sends to its own published port has to leave by the port that it came by.
+func reflect(a netsetup.Attachment) error {
+	calls := sysctl("bridge/bridge-nf-call-iptables").is("1") || sysctl("bridge/bridge-nf-call-ip6tables").is("1")
+	if a.Bridge == "" || a.HostIf == "" || !calls {
+		return nil
+	}
+	rt, err := openRoutes()
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	link, err := rt.LinkByName(a.HostIf)
+	if err == nil {
+		err = rt.LinkSetHairpin(link, true)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: hairpin: %w", a.HostIf, err)
+	}
+	return nil
 }
 
 // publish makes the rules, and what the host needs for packets to take that way.

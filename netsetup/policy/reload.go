@@ -35,6 +35,9 @@ func Reload(ctx context.Context, _ *netsetup.Host, opt Options) error {
 	for _, o := range objects {
 		e.take(o)
 	}
+	if err := restoreSpoof(ctx, objects); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
 	t := newTable()
 	if len(e.changes(t)) == 0 && len(ledger.Changes) == 0 && len(ledger.Opened) == 0 {
 		return nil

@@ -29,7 +29,7 @@ type table struct {
 	local   *nftables.Set // devices whose containers reach a resolver on the host's loopback
 	relayed *nftables.Set // container . gateway : resolver . port
 
-	routed *nftables.Set // those of devices whose containers are reached by their own addresses
+	routed  *nftables.Set // those of devices whose containers are reached by their own addresses
 	publish publishSets
 }
 
