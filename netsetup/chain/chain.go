@@ -17,6 +17,8 @@ import (
 // A switch and not a map: a map would be filled at each start.
 func policyOf(kind string, opts policy.Options) netsetup.Policy {
 	switch kind {
+	case "firewall":
+		return policy.Firewall(opts)
 	case "portmap":
 		return policy.Portmap(opts)
 	case "bandwidth":

@@ -18,6 +18,8 @@ import (
 type elements struct {
 	containers4, containers6, devices, opened4, opened6, samePort, local, relayed, routed []nftables.SetElement
 
+	restricted, inside, isolated, admin []nftables.SetElement
+
 	taken, ports4, ports6, ranges4, ranges6, hairpin4, hairpin6 []nftables.SetElement
 }
 
@@ -33,6 +35,10 @@ func (e elements) changes(t table) []elementChange {
 		{set: t.local, elements: e.local},
 		{set: t.relayed, elements: e.relayed},
 		{set: t.routed, elements: e.routed},
+		{set: t.guard.restricted, elements: e.restricted},
+		{set: t.guard.inside, elements: e.inside},
+		{set: t.guard.isolated, elements: e.isolated},
+		{set: t.guard.admin, elements: e.admin},
 		{set: t.publish.taken, elements: e.taken},
 		{set: t.publish.ports4, elements: e.ports4},
 		{set: t.publish.ports6, elements: e.ports6},
@@ -55,6 +61,8 @@ func (e *elements) take(o netsetup.Object) {
 		e.takeResolver(o)
 	case KindForward:
 		e.takeForward(o)
+	case KindFirewall:
+		e.takeFirewall(o)
 	case KindPort, KindPortmap:
 		e.takePort(o)
 	case KindHairpin:

@@ -139,6 +139,9 @@ func addElements(ctx context.Context, network string, e elements, opt Options) (
 func makeTable(ctx context.Context, t table, l *ledger, e elements) error {
 	return modules(commit(ctx, "make table inet "+tableName, func(tx *transaction) {
 		tx.makeTable(t, l.allIPv6())
+		for _, name := range e.adminChains() {
+			tx.conn.AddChain(&nftables.Chain{Name: name, Table: t.Table})
+		}
 		tx.add(l.elements(), t)
 		tx.add(e, t)
 	}))

@@ -75,7 +75,7 @@ func (pm portmap) Attach(ctx context.Context, h *netsetup.Host, _ *netsetup.NetN
 	}
 	a.Ports = slices.Clone(pub.Mappings)
 	if !pub.NoSNAT {
-		if err := reflect(*a); err != nil {
+		if err := reflect(a); err != nil {
 			return err
 		}
 	}
@@ -85,7 +85,7 @@ func (pm portmap) Attach(ctx context.Context, h *netsetup.Host, _ *netsetup.NetN
 // reflect lets a bridge send back by a's port what came by it, where packets of bridges are
 // shown to the firewall: there a destination is translated within the bridge, and what a
 // container sends to its own published port has to leave by the port that it came by.
-func reflect(a netsetup.Attachment) error {
+func reflect(a *netsetup.Attachment) error {
 	calls := sysctl("bridge/bridge-nf-call-iptables").is("1") || sysctl("bridge/bridge-nf-call-ip6tables").is("1")
 	if a.Bridge == "" || a.HostIf == "" || !calls {
 		return nil
@@ -102,6 +102,12 @@ func reflect(a netsetup.Attachment) error {
 	if err != nil {
 		return fmt.Errorf("%s: hairpin: %w", a.HostIf, err)
 	}
+	port := netsetup.BridgePort{}
+	if a.Port != nil {
+		port = *a.Port
+	}
+	port.Hairpin = true
+	a.Port = &port
 	return nil
 }
 

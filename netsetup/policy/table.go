@@ -31,6 +31,7 @@ type table struct {
 
 	routed  *nftables.Set // those of devices whose containers are reached by their own addresses
 	publish publishSets
+	guard   guardSets
 }
 
 // newTable describes the table. None of its names is a word of nft(8), which couldn't read
@@ -52,21 +53,24 @@ func newTable() table {
 	t.containers6 = set("containers6", nftables.TypeIP6Addr)
 	t.devices, t.local = names("ours"), names("local") // nft(8) takes "devices" for a word of its own
 	t.opened4, t.opened6 = names("opened4"), names("opened6")
-	t.samePort = set("same_port", nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName))
-	t.samePort.Concatenation = true
-	t.samePort.KeyByteOrder = binaryutil.NativeEndian
+	pairs := func(name string) *nftables.Set {
+		s := set(name, nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName))
+		s.Concatenation, s.KeyByteOrder = true, binaryutil.NativeEndian
+		return s
+	}
+	t.samePort = pairs("same_port")
 	t.relayed = set("relayed", nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr))
 	t.relayed.Concatenation, t.relayed.IsMap = true, true
 	t.relayed.DataType = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
 	t.routed = names("routed")
-	t.publish = newPublishSets(set)
+	t.publish, t.guard = newPublishSets(set), newGuardSets(names, pairs)
 	return t
 }
 
 func (t table) sets() []*nftables.Set {
 	return append([]*nftables.Set{
 		t.containers4, t.containers6, t.devices, t.opened4, t.opened6, t.samePort, t.local, t.relayed, t.routed,
-	}, t.publish.all()...)
+	}, append(t.publish.all(), t.guard.all()...)...)
 }
 
 // A chainSpec is one chain with all its rules.
@@ -105,14 +109,14 @@ func (t table) openedChain() chainSpec {
 }
 
 func (t table) forwardChain(opened *nftables.Chain, allIPv6 bool) chainSpec {
-	rules := []ruleSpec{
+	rules := append(t.guardRules(), []ruleSpec{
 		{comment: "would leave with the container's address", exprs: join(
 			cameBy(t.devices), leavesNotBy(t.devices),
 			tracked(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop))},
 		{exprs: join(cameBy(t.devices), verdict(expr.VerdictReturn))},
 		{exprs: join(family(unix.NFPROTO_IPV4), cameBy(t.opened4), jump(opened))},
 		{exprs: join(family(unix.NFPROTO_IPV6), cameBy(t.opened6), jump(opened))},
-	}
+	}...)
 	if allIPv6 {
 		rules = append(rules,
 			ruleSpec{comment: "bridged, seen here by br_netfilter", exprs: join(

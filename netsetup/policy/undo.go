@@ -14,7 +14,7 @@ import (
 // Owns tells whether objects of that kind are this package's.
 func Owns(kind string) bool {
 	switch kind {
-	case KindMasquerade, KindResolver, KindSpoof, KindForward, KindPort, KindPortmap, KindHairpin:
+	case KindMasquerade, KindResolver, KindSpoof, KindForward, KindFirewall, KindPort, KindPortmap, KindHairpin:
 		return true
 	}
 	return false
@@ -33,6 +33,8 @@ func Undo(ctx context.Context, _ *netsetup.Host, o netsetup.Object) error {
 		err = undoSpoof(ctx, o.Name)
 	case KindForward:
 		err = undoForward(ctx, o)
+	case KindFirewall:
+		err = undoFirewall(ctx, o)
 	case KindPort, KindPortmap, KindHairpin:
 		err = undoPublished(ctx, o)
 	default:
