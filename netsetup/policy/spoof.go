@@ -56,7 +56,7 @@ func (t spoofTable) chain() chainSpec {
 	return chainSpec{&nftables.Chain{
 		Name: "prerouting", Table: t.Table, Type: nftables.ChainTypeFilter, Policy: &accept,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
-	}, []ruleSpec{{"another source MAC than the container's", rule}}}
+	}, []ruleSpec{{comment: "another source MAC than the container's", exprs: rule}}}
 }
 
 // SpoofCheck drops what comes from inside a with another source MAC address than its
