@@ -14,11 +14,13 @@ import (
 
 // Every block of the documents that starts with "```console # runs" is run, each document on a machine of its own: what
 // stands after "$ " by the shell, and then the printed lines have to hold the lines below it, in order. "..." stands for
-// anything, blanks for one blank. A command has to succeed unless its lines say otherwise.
+// anything, blanks for one blank. A command has to succeed unless its lines say otherwise. "# runs with ipvlan" stands
+// on blocks that take a kernel with such devices.
 
 // A session is one block.
 type session struct {
 	line     int
+	device   string // a kind of network device that it needs
 	commands []shellCommand
 }
 
@@ -27,13 +29,15 @@ type shellCommand struct {
 	want []string
 }
 
+const runsMark = "```console # runs"
+
 func sessionsOf(text string) (all []session) {
 	inside := false
 	for i, line := range strings.Split(text, "\n") {
 		switch {
-		case line == "```console # runs":
+		case line == runsMark || strings.HasPrefix(line, runsMark+" with "):
 			inside = true
-			all = append(all, session{line: i + 1})
+			all = append(all, session{line: i + 1, device: strings.TrimPrefix(strings.TrimPrefix(line, runsMark), " with ")})
 		case !inside:
 		case line == "```":
 			inside = false
@@ -111,10 +115,22 @@ func TestDocuments(t *testing.T) {
 				}
 			})
 			for _, s := range sessions {
+				if s.device != "" && !m.hasDevices(t, s.device) {
+					t.Logf("%s:%d: not run: this kernel has no %s devices", page, s.line, s.device)
+					continue
+				}
 				s.run(t, m, page, dir)
 			}
 		})
 	}
+}
+
+// hasDevices says whether the kernel has a kind of network device: a request that names none to stand on gets another
+// answer then.
+func (m *machine) hasDevices(t testing.TB, kind string) bool {
+	t.Helper()
+	r := m.Run(t, "sh", "-c", "ip link add probe0 type "+kind+" && ip link del probe0")
+	return !strings.Contains(r.Stderr, "Unknown device type")
 }
 
 func (s *session) run(t *testing.T, m *machine, page, dir string) {
