@@ -32,7 +32,7 @@ const (
 var replays = []replayed{
 	{name: "bridge", list: masqLan},
 	{name: "bridge without gateway", list: `{"type": "bridge", "bridge": "br-lan", ` + written + `}`},
-	{name: "bridge that is there", prepare: "ip link add br-lan type bridge; ip addr add 10.61.0.1/24 dev br-lan; ip link set br-lan addrgenmode none up", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "mtu": 1400, ` + fourPool + `}`},
+	{name: "bridge that is there", prepare: "ip link add br-lan type bridge; ip addr add 10.61.0.1/24 dev br-lan; ip link set br-lan addrgenmode none; ip link set br-lan up", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "mtu": 1400, ` + fourPool + `}`},
 	{name: "bridge IPv6 alone", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "ipMasq": true, ` + sixPool + `}`},
 	{name: "host forwards", prepare: "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1", list: masqLan},
 	{name: "ptp", list: `{"type": "ptp", "ipMasq": true, ` + dualPools + `}`},
