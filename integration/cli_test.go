@@ -311,7 +311,7 @@ func TestTraceNamesEveryStep(t *testing.T) {
 	long(t)
 	m := newMachine(t)
 	names := stepNames(t, m)
-	r := m.run(t, "--trace", "--rootfs", newRootfs(t), "--network", "bridge", "echo", "hello").OK(t)
+	r := m.run(t, "--trace", "--rootfs", newRootfs(t), "--network", "bridge", "-p", "80", "echo", "hello").OK(t)
 	if r.Stdout != "hello\n" {
 		t.Errorf("stdout %q", r.Stdout)
 	}

@@ -43,6 +43,8 @@ func (g gate) extra() []string {
 	switch {
 	case g.side == "host" && g.step == "root":
 		return []string{"--userns=private", "--uidmap", "0:100000:65536"}
+	case g.side == "host" && g.step == "ports":
+		return []string{"--publish", "8080:80"}
 	case g.side == "init" && g.step == "console":
 		return []string{"--tty"}
 	}

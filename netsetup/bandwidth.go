@@ -199,7 +199,7 @@ func (bandwidth) Commands(p Plan, conf any, a Attachment) []Command {
 		if ifb == "" {
 			ifb = "IFB"
 		}
-		add("ip link add %s mtu %d txqueuelen 0 up type ifb", ifb, a.MTU)
+		add("ip link add %s%s txqueuelen 0 up type ifb", ifb, mtuWords(a.MTU))
 		add("ip link set dev %s alias %s", ifb, word(hostAlias(pair{network: a.Network, owner: p.Owner, ifName: a.IfName})))
 		s.bucketCommands(add, ifb, "dst", b)
 		add("tc qdisc add dev %s handle ffff: ingress", host)

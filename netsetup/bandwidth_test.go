@@ -131,7 +131,7 @@ func TestBandwidthCommands(t *testing.T) {
 				c.attachPolicy(t, host, p, &a, noRecord)
 			}
 			state := host.Run(t, "sh", "-c", "tc -d qdisc | sed 's/_stat [0-9]*//'; for d in "+a.HostIf+" "+a.IFB+"; do tc class show dev $d; tc filter show dev $d; tc filter show dev $d ingress; done; ip -d link show "+a.IFB+" | sed 's/^[0-9]*//; s,ether [^ ]*,,'").OK(t).Stdout
-			states = append(states, strings.NewReplacer("linklayer ethernet", "linklayer unspec", a.HostIf, "HOSTIF", a.IFB, "IFB", "nsinit web", "nsinit").Replace(state))
+			states = append(states, strings.NewReplacer("linklayer ethernet", "linklayer unspec", a.HostIf, "HOSTIF", a.IFB, "IFB").Replace(state))
 			host.Run(t, "ip", "link", "del", a.IFB).OK(t)
 		}
 		if states[0] != states[1] {

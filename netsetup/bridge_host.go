@@ -305,8 +305,11 @@ func (h *Host) lastingPorts(ctx context.Context, br link) ([]link, error) {
 			return nil, err
 		}
 		others := slices.ContainsFunc(ports, func(l link) bool { return !strings.HasPrefix(l.alias, aliasPrefix) })
-		if len(ports) == 0 || others || ctx.Err() != nil || time.Now().After(deadline) {
+		if len(ports) == 0 || others || time.Now().After(deadline) {
 			return ports, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
 	}
 }

@@ -157,6 +157,35 @@ func TestBridgeVLAN(t *testing.T) {
 	wantEqual(t, "devices left", len(host.Links(t)), 1)
 }
 
+// TestBridgeVLANRace has several starters make the bridge, and the gateway's device, at once.
+func TestBridgeVLANRace(t *testing.T) {
+	t.Parallel()
+	host := netsetuptest.NewHost(t)
+	needFiltering(t, host)
+	p := planOf(t, `{"type": "bridge", "bridge": "br0", "isDefaultGateway": true, "vlan": 100, `+pools+`}`)
+	const starters = 8
+	var all []testContainer
+	for i := range starters {
+		all = append(all, newContainer(t, host, fmt.Sprintf("c%d", i)))
+	}
+	attached := make([]Attachment, starters)
+	for _, err := range together(starters, func(i int) (err error) {
+		attached[i], err = all[i].attach(host, p, lanAddrs(i+2), noRecord)
+		return err
+	}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, c := range all {
+		if err := c.configure(attached[i]); err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "differences", fmt.Sprint(c.check(t, host, attached[i])), "[]")
+	}
+	wantUsable(t, all[0].Node, "eth0", "10.1.0.1", "fd00:1::1", "10.1.0.9")
+}
+
 // TestBridgeTrunk has tagged frames of the trunk's VLANs pass, and no others.
 func TestBridgeTrunk(t *testing.T) {
 	t.Parallel()

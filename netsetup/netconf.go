@@ -85,20 +85,7 @@ func ignored(names ...string) (keys []confKey) {
 	return keys
 }
 
-// notYet refuses keys that nsinit doesn't do yet, but takes the values that ask for
-// nothing.
-func (c *confReader) notYet(names ...string) (keys []confKey) {
-	for _, name := range names {
-		keys = append(keys, confKey{name, func(path string, v *jsonValue) {
-			if !v.asksNothing() {
-				c.faults = append(c.faults, fmt.Errorf(
-					`%s: %s: not supported yet; leave it out, or let the real plugin do it`, c.where, path))
-			}
-		}})
-	}
-	return keys
-}
-
+// asksNothing says whether v is what a key that was left out stands for.
 func (v *jsonValue) asksNothing() bool {
 	switch v.kind {
 	case 'f', 'n':

@@ -270,6 +270,8 @@ func FuzzMessages(f *testing.F) {
 		_ = parseLink(b)
 		_, _ = parseAddr(b)
 		_ = parseRoutes(b)
+		_ = vlanList(parseVLANs(b))
+		_ = parseHops(b)
 		for _, kind := range []uint16{2, 3} {
 			for _, flags := range []uint16{0, 0x100, 0x200, 0x300} {
 				_ = ended(kind, flags, b)

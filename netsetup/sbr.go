@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // sbr routes by source, as the CNI plugin of the same name: what has an address of
@@ -98,7 +99,7 @@ func (s *SourceRouting) of(p Plan, a Attachment) *SourceRouting {
 	for _, address := range a.Addresses {
 		source := Source{Address: address, Gateway: p.subnetGateway(address)}
 		if !source.Gateway.IsValid() {
-			i := slices.IndexFunc(a.Gateways, func(gw netip.Addr) bool { return address.Contains(gw) })
+			i := slices.IndexFunc(a.Gateways, address.Contains)
 			if i >= 0 {
 				source.Gateway = a.Gateways[i]
 			}
@@ -139,43 +140,45 @@ func (sbr) Commands(p Plan, conf any, a Attachment) []Command {
 		return nil
 	}
 	var all []Command
-	add := func(of netip.Addr, line string) {
-		word := "ip "
-		if of.Is6() {
-			word = "ip -6 "
-		}
-		all = append(all, Command{Inside: true, Line: word + line})
-	}
-	var moved []fibRoute
+	add := func(line string) { all = append(all, Command{Inside: true, Line: line}) }
+	var moved []mainRoute
 	for i, source := range s.of(p, a).Sources {
 		table := s.Table
 		if table == 0 {
 			table = firstTable + i
 		}
-		address := source.Address.Addr()
-		add(address, "rule add from "+address.String()+" table "+strconv.Itoa(table))
+		add(ruleCommand(source, table))
 		if s.Table != 0 {
 			continue
 		}
-		if source.Gateway.IsValid() {
-			add(address, "route add default via "+source.Gateway.String()+" dev "+word(a.IfName)+" table "+strconv.Itoa(table))
+		if gw := source.Gateway; gw.IsValid() {
+			add(routeCommand(a.IfName, "add", fibRoute{dst: defaultRoute(gw), via: gw, table: table}))
 		}
 		for _, r := range mainRoutes(a) {
 			if !source.takes(r.fibRoute) {
 				continue
 			}
-			if !slices.Contains(moved, r.fibRoute) {
-				moved = append(moved, r.fibRoute)
+			if !slices.Contains(moved, r) {
+				moved = append(moved, r)
 			}
 			if !source.isDefault(r.fibRoute) {
-				add(address, "route add "+r.words(a.IfName)+" table "+strconv.Itoa(table))
+				r.table = table
+				add(r.command(a.IfName, "add"))
 			}
 		}
 	}
 	for _, r := range moved {
-		add(r.dst.Addr(), "route del "+mainRoute{fibRoute: r}.words(a.IfName))
+		add(r.command(a.IfName, "del"))
 	}
 	return all
+}
+
+func ruleCommand(s Source, table int) string {
+	program := "ip"
+	if s.Address.Addr().Is6() {
+		program = "ip -6"
+	}
+	return fmt.Sprintf("%s rule add from %s table %d", program, s.Address.Addr(), table)
 }
 
 // A mainRoute is a route of the main table that an attachment makes.
@@ -193,7 +196,7 @@ func mainRoutes(a Attachment) (all []mainRoute) {
 		}
 		r := mainRoute{kernel: true, fibRoute: fibRoute{dst: p.Masked(), metric: 256}}
 		if p.Addr().Is4() {
-			r.src, r.scope, r.metric = p.Addr(), scopeLink, 0
+			r.src, r.scope, r.metric = p.Addr(), unix.RT_SCOPE_LINK, 0
 		}
 		all = append(all, r)
 	}
@@ -213,41 +216,11 @@ func mainRoutes(a Attachment) (all []mainRoute) {
 	return all
 }
 
-const scopeLink = 253 // RT_SCOPE_LINK
-
-// words are r in the words of ip-route(8).
-func (r mainRoute) words(ifName string) string {
-	line := r.dst.String()
-	if r.dst.Bits() == 0 {
-		line = "default"
-	}
-	if r.via.IsValid() {
-		family := ""
-		if r.via.Is6() && r.dst.Addr().Is4() {
-			family = "inet6 "
-		}
-		line += " via " + family + r.via.String()
-	}
-	line += " dev " + word(ifName)
+// command is routeCommand with what else tells r from others.
+func (r mainRoute) command(ifName, verb string) string {
+	line := routeCommand(ifName, verb, r.fibRoute)
 	if r.kernel {
 		line += " proto kernel"
-	}
-	if r.scope == scopeLink {
-		line += " scope link"
-	}
-	if r.src.IsValid() {
-		line += " src " + r.src.String()
-	}
-	for _, part := range []struct {
-		name  string
-		value int
-	}{{"metric", r.metric}, {"mtu", r.mtu}, {"advmss", r.advMSS}} {
-		if part.value != 0 {
-			line += " " + part.name + " " + strconv.Itoa(part.value)
-		}
-	}
-	if r.onLink {
-		line += " onlink"
 	}
 	return line
 }

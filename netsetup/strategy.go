@@ -116,6 +116,7 @@ type Attachment struct {
 	Sources    *SourceRouting `json:"sources,omitzero"`    // nil: nothing
 	VRF        *VRF           `json:"vrf,omitzero"`        // nil: none
 	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing
+	Ports      []PortMapping  `json:"ports,omitzero"`      // published on the host
 }
 
 // A Difference is one thing in which the kernel doesn't hold what an

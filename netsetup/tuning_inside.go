@@ -249,6 +249,9 @@ func (tuning) Check(ctx context.Context, _ *Host, target *NetNS, _ Plan, conf an
 			return err
 		}
 		defer in.Close()
+		if a.Tuning != nil { // with those of the list's other ones, which may have gone before
+			return in.checkTuning(&c, a.IfName, *a.Tuning)
+		}
 		return in.checkTuning(&c, a.IfName, t.of(a.IfName))
 	})
 	return c.found, err

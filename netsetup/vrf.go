@@ -99,13 +99,14 @@ func (vrf) Commands(_ Plan, conf any, a Attachment) []Command {
 	if table == 0 {
 		table = 1
 	}
+	have := fmt.Sprintf("ip link show dev %s >/dev/null 2>&1 || ip link add %s up type vrf table %d", name, name, table)
 	lines := []string{
-		fmt.Sprintf("ip link show dev %s >/dev/null 2>&1 || ip link add %s up type vrf table %d", name, name, table),
+		"sh -c " + word(have), // the first interface in it makes it
 		"ip link set dev " + ifName + " master " + name,
 	}
 	for _, r := range mainRoutes(a) { // they went with the change
 		if !r.kernel {
-			lines = append(lines, "ip route add "+r.words(a.IfName)+" vrf "+name)
+			lines = append(lines, r.command(a.IfName, "add")+" vrf "+name)
 		}
 	}
 	var all []Command

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,14 +68,36 @@ func ids(states []container.State) []string {
 
 func listRows(states []container.State, now time.Time) [][]string {
 	rows := [][]string{{"ID", "STATUS", "PID", "AGE", "ADDRESSES", "COMMAND"}}
+	withPorts := slices.ContainsFunc(states, func(s container.State) bool { return ports(s) != "-" })
+	if withPorts {
+		rows[0] = slices.Insert(rows[0], 5, "PORTS")
+	}
 	for _, s := range states {
 		pid := "-"
 		if s.Pid > 0 {
 			pid = strconv.Itoa(s.Pid)
 		}
-		rows = append(rows, []string{s.ID, s.Status, pid, age(now.Sub(s.Created)), addresses(s), command(s.Args)})
+		row := []string{s.ID, s.Status, pid, age(now.Sub(s.Created)), addresses(s), command(s.Args)}
+		if withPorts {
+			row = slices.Insert(row, 5, ports(s))
+		}
+		rows = append(rows, row)
 	}
 	return rows
+}
+
+// ports are what is published, as --publish has it.
+func ports(s container.State) string {
+	var all []string
+	for _, n := range s.Networks {
+		for _, m := range n.Ports {
+			all = append(all, m.String())
+		}
+	}
+	if len(all) == 0 {
+		return "-"
+	}
+	return strings.Join(all, ",")
 }
 
 // paintStatus colours the second column: green runs, yellow is on its way.

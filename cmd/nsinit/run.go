@@ -61,6 +61,7 @@ type runRequest struct {
 	netnsName        string
 	noForwarding     bool
 	dryRun           bool
+	publish          []netsetup.PortMapping
 	hostname         string
 	dns              netsetup.DNS
 	addHosts         []container.HostEntry
@@ -241,6 +242,13 @@ func (r *runRequest) setNetworks(s *container.Spec) error {
 	}
 	if (s.HostNet || s.NoNet) && len(r.networks) > 1 {
 		return errors.New("--network: host and none stand alone; leave the other networks out")
+	}
+	var alone string
+	if s.HostNet || s.NoNet {
+		alone = "--network " + r.networks[0]
+	}
+	if err := r.setPublish(s.Networks, alone); err != nil {
+		return fmt.Errorf("--publish: %w", err)
 	}
 	return nil
 }

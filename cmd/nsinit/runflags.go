@@ -89,6 +89,10 @@ func (r *runRequest) networkFlags() []flag {
 			help: "where CNI network lists are looked up (default " + networkConfigDir + ")",
 		},
 		{
+			name: "publish", short: "p", arg: "[[IP:][HOSTPORT]:]PORT[/PROTOCOL]", repeat: true, set: appendTo(&r.publish, parsePublish),
+			help: "make a port of the container, or a range of them, reachable at the host; tcp, udp or sctp; without a host port a free one is chosen",
+		},
+		{
 			name: "netns-name", arg: "NAME", set: text(&r.netnsName, checkName),
 			help: "make the network namespace available to ip netns until the container is deleted",
 		},

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,29 +98,44 @@ func editBundle(dir string, edit func(*specs.Spec)) error {
 	return os.WriteFile(path, data, 0o644)
 }
 
-// makeCNI writes the network of the reference plugins: the same bridge, a lease
-// from host-local, a default route. No masquerading: with it they do more.
+// makeCNI writes the networks of the reference plugins. "bench" is the one that all
+// others have too: the bridge, a lease from host-local, a default route; no
+// masquerading, with which they do more. "chain" is what engines make by default:
+// masquerading, published ports, a firewall.
 func (h *host) makeCNI() error {
 	dir := filepath.Join(h.work, "net.d")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	data, err := json.Marshal(map[string]any{
-		"cniVersion": "1.0.0",
-		"name":       "bench",
-		"plugins": []any{map[string]any{
-			"type":             "bridge",
-			"bridge":           bridge,
-			"isDefaultGateway": true,
-			"ipam": map[string]any{
-				"type":    "host-local",
-				"ranges":  []any{[]any{map[string]any{"subnet": subnet, "rangeStart": "10.87.1.1", "gateway": gateway}}},
-				"dataDir": filepath.Join(h.work, "leases"),
-			},
-		}},
-	})
+	err := writeList(dir, "bench", h.bridgeConf(bridge, subnet))
+	for name, net := range map[string]string{"chain": "10.89.0.0/16", nsinitChain: "10.90.0.0/16"} {
+		conf := h.bridgeConf(name, net)
+		conf["ipMasq"] = true
+		published := map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}}
+		err = errors.Join(err, writeList(dir, name, conf, published, map[string]any{"type": "firewall"}))
+	}
+	return err
+}
+
+// bridgeConf is a bridge plugin's configuration. The first addresses are left to
+// the bridge, and to those who take them without a lease.
+func (h *host) bridgeConf(name, subnet string) map[string]any {
+	first := netip.MustParsePrefix(subnet).Addr().Next()
+	start := first.As4()
+	start[2]++
+	pool := map[string]any{"subnet": subnet, "rangeStart": netip.AddrFrom4(start).String(), "gateway": first.String()}
+	return map[string]any{
+		"type":             "bridge",
+		"bridge":           name,
+		"isDefaultGateway": true,
+		"ipam":             map[string]any{"type": "host-local", "ranges": []any{[]any{pool}}, "dataDir": filepath.Join(h.work, "leases")},
+	}
+}
+
+func writeList(dir, name string, plugins ...any) error {
+	data, err := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": name, "plugins": plugins})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "bench.conflist"), data, 0o644)
+	return os.WriteFile(filepath.Join(dir, name+".conflist"), data, 0o644)
 }

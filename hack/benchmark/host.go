@@ -74,21 +74,21 @@ func (h *host) makeBridge() error {
 	return nil
 }
 
-// hold starts n containers on nsinit's default bridge.
-func (h *host) hold(n int) error {
+// hold starts n containers on a network, that stay.
+func (h *host) hold(name, network string, n int) error {
 	for i := range n {
-		args := []string{"run", "-d", "--name", fmt.Sprintf("held%d", i), "--network", "bridge", "--rootfs", h.root, "sleep", "100000"}
+		args := []string{"run", "-d", "--name", fmt.Sprintf("%s%d", name, i), "--network", network, "--rootfs", h.root, "sleep", "100000"}
 		if err := command(h.nsinit(), args...); err != nil {
 			return err
 		}
 	}
-	fmt.Printf("held on the bridge: %d containers\n", n)
+	fmt.Printf("held on network %s: %d containers\n", filepath.Base(network), n)
 	return nil
 }
 
-func (h *host) letGo(n int) {
+func (h *host) letGo(name string, n int) {
 	for i := range n {
-		_ = command(h.nsinit(), "delete", "--force", fmt.Sprintf("held%d", i))
+		_ = command(h.nsinit(), "delete", "--force", fmt.Sprintf("%s%d", name, i))
 	}
 }
 

@@ -18,6 +18,7 @@ type options struct {
 	rounds  int
 	warmup  int  // rounds that aren't counted
 	held    int  // containers held on nsinit's bridge meanwhile
+	growth  int  // containers that the last one is started behind; 0: not measured
 	assert  bool // whether a missed target is a failure
 }
 
@@ -29,6 +30,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 30, "interleaved rounds")
 	flag.IntVar(&o.warmup, "warmup", 3, "rounds before those that count")
 	flag.IntVar(&o.held, "held", 0, "detached containers held on nsinit's bridge meanwhile")
+	flag.IntVar(&o.growth, "growth", 0, "measure a start behind so many containers on one bridge, too; 900 takes a minute")
 	flag.BoolVar(&o.assert, "assert", false, "fail when a target is missed")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -45,10 +47,10 @@ func run(o options) error {
 	defer h.remove()
 	h.printVersions()
 	if o.held > 0 {
-		if err := h.hold(o.held); err != nil {
+		defer h.letGo("held", o.held)
+		if err := h.hold("held", "bridge", o.held); err != nil {
 			return err
 		}
-		defer h.letGo(o.held)
 	}
 	series, err := measure(choose(h.subjects(), o.only), o.warmup, o.rounds)
 	if err != nil {
@@ -63,6 +65,11 @@ func run(o options) error {
 	}
 	if err := h.printMemory(); err != nil {
 		return err
+	}
+	if o.growth > 0 {
+		if err := h.printGrowth(o.growth, o.rounds); err != nil {
+			return err
+		}
 	}
 	return judge(series, o.assert)
 }

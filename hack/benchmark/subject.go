@@ -11,6 +11,10 @@ const (
 	nsinitName = "nsinit bridge"
 	crunName   = "crun, empty netns"
 	cniName    = "crun + cni bridge"
+
+	nsinitChain    = "chain0"
+	nsinitChainRun = "nsinit chain"
+	cniChainName   = "crun + cni chain"
 )
 
 // A subject is one way to do the job.
@@ -31,6 +35,7 @@ func (h *host) subjects() []subject {
 		{name: floorName, argv: []string{filepath.Join(h.bin, "floor"), "-n", bridge, h.root, "/bin/true"}},
 		{name: "floor without netns", argv: []string{filepath.Join(h.bin, "floor"), h.root, "/bin/true"}},
 		{name: nsinitName, argv: h.run("--network", "bridge", "--rootfs", h.root, "true")},
+		{name: nsinitChainRun, argv: h.run("--network", filepath.Join(h.work, "net.d", nsinitChain+".conflist"), "-p", "18080:80", "--rootfs", h.root, "true")},
 		{name: "nsinit none", argv: h.run("--network", "none", "--rootfs", h.root, "true")},
 		{name: "nsinit bridge, host's root", argv: h.run("--network", "bridge", "true")},
 		h.shell(),
@@ -42,7 +47,12 @@ func (h *host) subjects() []subject {
 	for _, runtime := range runtimes() {
 		all = append(all,
 			subject{name: runtime + ", empty netns", argv: []string{runtime, "run", "--bundle", h.bundle("empty"), "bench"}},
-			h.withCNI(runtime))
+			h.withCNI(runtime, "bridge", "bench"))
+	}
+	if len(runtimes()) > 0 {
+		chain := h.withCNI(runtimes()[0], "chain", "chain")
+		chain.env = append(chain.env, `CAP_ARGS={"portMappings":[{"hostPort":18081,"containerPort":80,"protocol":"tcp"}]}`)
+		all = append(all, chain)
 	}
 	return all
 }
@@ -65,12 +75,12 @@ func (h *host) shell() subject {
 
 // withCNI is how runtimes are used where there is no engine: a namespace by name,
 // the reference plugins through cnitool, a bundle that joins.
-func (h *host) withCNI(runtime string) subject {
-	s := script(runtime+" + cni bridge",
+func (h *host) withCNI(runtime, what, network string) subject {
+	s := script(runtime+" + cni "+what,
 		"ip netns add bench-cni",
-		h.cni("cnitool")+" add bench "+cniNetNS+" >/dev/null",
+		h.cni("cnitool")+" add "+network+" "+cniNetNS+" >/dev/null",
 		runtime+" run --bundle "+h.bundle("cni")+" bench",
-		h.cni("cnitool")+" del bench "+cniNetNS,
+		h.cni("cnitool")+" del "+network+" "+cniNetNS,
 		"ip netns del bench-cni")
 	s.env = []string{"CNI_PATH=" + filepath.Join(h.bin, "cni"), "NETCONFPATH=" + filepath.Join(h.work, "net.d")}
 	return s

@@ -53,6 +53,7 @@ func (a *asker) close() {
 // A place is one of a case's two nodes, by the word that facts call it, with those who answer questions about it.
 type place struct {
 	*netsetuptest.Node
+	t                      *testing.T // as long as it lasts
 	word                   string
 	links, v4, v6, bridges *asker
 }
@@ -60,7 +61,7 @@ type place struct {
 func newPlace(t *testing.T, n *netsetuptest.Node, word string) *place {
 	t.Helper()
 	return &place{
-		Node: n, word: word,
+		Node: n, t: t, word: word,
 		links: newAsker(t, n, "ip", "-d"), v4: newAsker(t, n, "ip", "-d", "-4"), v6: newAsker(t, n, "ip", "-d", "-6"),
 	}
 }

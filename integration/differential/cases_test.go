@@ -22,7 +22,7 @@ import (
 //	probe WORDS    packets after ADD, see probe_test.go
 //	needs KINDS    device types, or features, which a kernel may lack
 //	set JSON       further keys of the network list
-//	run            do the same by `nsinit run --network` as well
+//	plugin         not by `nsinit run --network`, which has no words for it
 //	gone           the container's namespace is removed before DEL
 //	down           the container's lo stays down
 //
@@ -36,7 +36,7 @@ type testCase struct {
 	version, ifName     string
 	host, inside, after []string
 	probes, needs       []string
-	run, gone, down     bool
+	plugin, gone, down  bool
 	text                string // as it stands, in lower case: what it names isn't random
 }
 
@@ -136,8 +136,8 @@ func (c *testCase) parse(line, word, value string) (err error) {
 		c.probes = append(c.probes, strings.Fields(value)...)
 	case "needs":
 		c.needs = strings.Fields(value)
-	case "run":
-		c.run = true
+	case "plugin":
+		c.plugin = true
 	case "gone":
 		c.gone = true
 	case "down":
@@ -153,6 +153,11 @@ func (c *testCase) parse(line, word, value string) (err error) {
 		return fmt.Errorf("%q: no such word", word)
 	}
 	return nil
+}
+
+// runs says that nsinit run can be asked the same.
+func (c *testCase) runs() bool {
+	return !c.plugin && !c.gone && !c.down && c.ifName == "eth0" && len(c.caps)+len(c.args)+len(c.inside)+len(c.after) == 0
 }
 
 // network is the name of every case's network, and container the id of its container.

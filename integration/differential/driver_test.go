@@ -121,6 +121,15 @@ func phases() []phase {
 	return []phase{{"ADD", "ADD"}, {"CHECK", "CHECK"}, {"2nd ADD", "ADD"}, {"DEL", "DEL"}, {"2nd DEL", "DEL"}}
 }
 
+// moments are the names of all phases, and of those of a run.
+func moments() []string {
+	var names []string
+	for _, p := range phases() {
+		names = append(names, p.name)
+	}
+	return append(names, "run", "run's end")
+}
+
 // A history is what a case did with one set of plugins: the facts after each phase, and what was said for people.
 type history struct {
 	facts map[string]facts

@@ -53,7 +53,11 @@ func (f facts) flatten(object, path string, v any) {
 		}
 	default:
 		b, _ := json.Marshal(v)
-		f.put(object, path, strings.Trim(string(b), `"`))
+		value := strings.Trim(string(b), `"`)
+		if value == "LOWERLAYERDOWN" {
+			value = "DOWN" // of a veth: when its number is not its other end's, of another namespace
+		}
+		f.put(object, path, value)
 	}
 }
 
@@ -183,7 +187,7 @@ func (p *place) vlans(t *testing.T, f facts, links []map[string]any) {
 		return
 	}
 	if p.bridges == nil {
-		p.bridges = newAsker(t, p.Node, "bridge")
+		p.bridges = newAsker(p.t, p.Node, "bridge")
 	}
 	answers := p.bridges.ask(t, "vlan", "fdb")
 	for _, v := range answers[0] {

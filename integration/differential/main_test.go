@@ -16,6 +16,7 @@ import (
 
 var (
 	same   = flag.Bool("same", false, "compare the reference plugins with themselves")
+	ways   = flag.String("by", "plugin,run", "compare nsinit called as a plugin, and as nsinit run --network")
 	listed = flag.Bool("differences", false, "print every difference, those that stand as well")
 )
 

@@ -29,8 +29,12 @@ func (n *names) learn(word string, links []map[string]any) {
 		_, far := l["link_netnsid"]
 		called := name
 		random := randomVeth.MatchString(name) || word == "host" && far && info["info_kind"] == "veth" && !strings.HasPrefix(name, "to-")
+		kind := "veth"
+		if info["info_kind"] == "ifb" {
+			random, kind = true, "ifb"
+		}
 		if random && !strings.Contains(n.text, name) {
-			called = fmt.Sprintf("veth#%d", n.count)
+			called = fmt.Sprintf("%s#%d", kind, n.count)
 			n.count++
 			n.pairs = append(n.pairs, [2]string{name, called})
 		}

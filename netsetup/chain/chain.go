@@ -15,8 +15,12 @@ import (
 
 // PolicyOf finds a policy by its CNI plugin type, nil if nsinit has none of the name.
 // A switch and not a map: a map would be filled at each start.
-func PolicyOf(kind string, _ policy.Options) netsetup.Policy {
+func PolicyOf(kind string, opts policy.Options) netsetup.Policy {
 	switch kind {
+	case "firewall":
+		return policy.Firewall(opts)
+	case "portmap":
+		return policy.Portmap(opts)
 	case "bandwidth":
 		return netsetup.BandwidthPolicy()
 	case "sbr":
@@ -103,14 +107,26 @@ func hostPolicies(ctx context.Context, h *netsetup.Host, t *tracer, p netsetup.P
 	return err
 }
 
+// Reserve takes what of the host p's container asks for by number, its ports, before
+// anything of the network is made.
+func Reserve(ctx context.Context, p netsetup.Plan, opts policy.Options, record netsetup.Recorder) error {
+	return policy.Reserve(ctx, p, opts, record)
+}
+
 // Undo removes one recorded object of any kind, whoever recorded it. One that is
 // gone is no error. h may be nil for a lease.
 func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
-	switch o.Kind {
-	case "lease":
+	switch {
+	case o.Kind == "lease":
 		return ipam.Undo(o)
-	case policy.KindMasquerade, policy.KindResolver, policy.KindSpoof, policy.KindForward:
+	case policy.Owns(o.Kind):
 		return policy.Undo(ctx, h, o)
 	}
 	return netsetup.Undo(ctx, h, o)
+}
+
+// Reload puts the firewall's rules of all containers back after the host's ruleset was
+// flushed, from their records (opts.Recorded) alone.
+func Reload(ctx context.Context, h *netsetup.Host, opts policy.Options) error {
+	return policy.Reload(ctx, h, opts)
 }

@@ -17,6 +17,10 @@ import (
 // elements are what a transaction adds to the table's sets.
 type elements struct {
 	containers4, containers6, devices, opened4, opened6, samePort, local, relayed, routed []nftables.SetElement
+
+	restricted, inside, isolated, admin []nftables.SetElement
+
+	taken, ports4, ports6, ranges4, ranges6, hairpin4, hairpin6 []nftables.SetElement
 }
 
 // changes are the additions, set by set.
@@ -31,6 +35,17 @@ func (e elements) changes(t table) []elementChange {
 		{set: t.local, elements: e.local},
 		{set: t.relayed, elements: e.relayed},
 		{set: t.routed, elements: e.routed},
+		{set: t.guard.restricted, elements: e.restricted},
+		{set: t.guard.inside, elements: e.inside},
+		{set: t.guard.isolated, elements: e.isolated},
+		{set: t.guard.admin, elements: e.admin},
+		{set: t.publish.taken, elements: e.taken},
+		{set: t.publish.ports4, elements: e.ports4},
+		{set: t.publish.ports6, elements: e.ports6},
+		{set: t.publish.ranges4, elements: e.ranges4},
+		{set: t.publish.ranges6, elements: e.ranges6},
+		{set: t.publish.hairpin4, elements: e.hairpin4},
+		{set: t.publish.hairpin6, elements: e.hairpin6},
 	}
 	return slices.DeleteFunc(all, func(c elementChange) bool { return len(c.elements) == 0 })
 }
@@ -46,6 +61,12 @@ func (e *elements) take(o netsetup.Object) {
 		e.takeResolver(o)
 	case KindForward:
 		e.takeForward(o)
+	case KindFirewall:
+		e.takeFirewall(o)
+	case KindPort, KindPortmap:
+		e.takePort(o)
+	case KindHairpin:
+		e.takeHairpin(o)
 	}
 }
 
@@ -82,6 +103,54 @@ func (e *elements) takeResolver(o netsetup.Object) {
 	}
 	e.relayed = append(e.relayed, q.element())
 	if o.IfName != "" {
+		e.local = addName(e.local, o.IfName)
+	}
+}
+
+// takePort adds what leads to a container, or only that the port is taken.
+func (e *elements) takePort(o netsetup.Object) {
+	p, err := parsePublished(o.Name)
+	switch {
+	case err != nil:
+	case o.Kind == KindPort:
+		e.taken = append(e.taken, p.takenElements()...)
+	case p.to.IsValid():
+		list, value := e.mapOf(p)
+		element := p.mapKey()
+		element.Val = value
+		*list = append(*list, element)
+	}
+}
+
+// mapOf says in which map p is, and with which value.
+func (e *elements) mapOf(p published) (list *[]nftables.SetElement, value []byte) {
+	value = p.to.Addr().AsSlice()
+	switch is4 := p.to.Addr().Is4(); {
+	case p.first == p.last:
+		value = appendPort(value, p.to.Port())
+		if is4 {
+			return &e.ports4, value
+		}
+		return &e.ports6, value
+	case is4:
+		return &e.ranges4, value
+	}
+	return &e.ranges6, value
+}
+
+func (e *elements) takeHairpin(o netsetup.Object) {
+	p, err := netip.ParsePrefix(o.Name)
+	if err != nil {
+		return
+	}
+	for _, l := range leapsOf(p) {
+		if l.to.Is4() {
+			e.hairpin4 = append(e.hairpin4, l.element())
+		} else {
+			e.hairpin6 = append(e.hairpin6, l.element())
+		}
+	}
+	if o.IfName != "" && p.Addr().Is4() {
 		e.local = addName(e.local, o.IfName)
 	}
 }

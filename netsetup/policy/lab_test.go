@@ -3,10 +3,12 @@ package policy
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/netsetuptest"
@@ -137,4 +139,13 @@ func (l *lab) bridgeCalls(t testing.TB, value string) {
 		return
 	}
 	l.Run(t, "sh", "-c", "cd /proc/sys/net/bridge && for f in bridge-nf-call-ip*tables; do echo "+value+" > $f; done").OK(t)
+}
+
+// read wants an answer soon.
+func read(c net.Conn, buf []byte) error {
+	if err := c.SetReadDeadline(time.Now().Add(never)); err != nil {
+		return err
+	}
+	_, err := c.Read(buf)
+	return err
 }

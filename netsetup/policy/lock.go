@@ -20,11 +20,16 @@ const lockLimit = 30 * time.Second
 type lock struct{ f *os.File }
 
 // takeLock waits for the lock of dir.
-func takeLock(ctx context.Context, dir string) (lock, error) {
+func takeLock(ctx context.Context, dir string) (lock, error) { return takeNamed(ctx, dir, "host.lock") }
+
+// portsLock is held while a container chooses its ports. Whoever holds it may take the other.
+const portsLock = "ports.lock"
+
+func takeNamed(ctx context.Context, dir, name string) (lock, error) {
 	if dir == "" {
 		return lock{}, errors.New("state directory: not given, and changes of the host must be recorded")
 	}
-	path := filepath.Join(dir, "host.lock")
+	path := filepath.Join(dir, name)
 	ctx, cancel := context.WithTimeout(ctx, lockLimit)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {

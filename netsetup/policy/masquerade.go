@@ -118,16 +118,20 @@ func addElements(ctx context.Context, network string, e elements, opt Options) (
 	if err != nil {
 		return false, err
 	}
-	if opt.Recorded != nil {
-		objects, err := opt.Recorded()
-		if err != nil {
-			return false, fmt.Errorf("table inet %s: records of other containers: %w", tableName, err)
-		}
-		for _, o := range objects {
-			e.take(o)
-		}
+	objects, err := recorded(opt)
+	if err != nil {
+		return false, fmt.Errorf("table inet %s: %w", tableName, err)
 	}
-	return true, makeTable(ctx, t, ledger, e)
+	for _, o := range objects {
+		e.take(o)
+	}
+	if err := makeTable(ctx, t, ledger, e); err != nil {
+		return true, err
+	}
+	if err := restoreSpoof(ctx, objects); err != nil {
+		return true, err
+	}
+	return true, dropEnded(ctx, objects, opt)
 }
 
 // makeTable makes the table what the ledger says, with e in it. The caller holds
@@ -135,6 +139,9 @@ func addElements(ctx context.Context, network string, e elements, opt Options) (
 func makeTable(ctx context.Context, t table, l *ledger, e elements) error {
 	return modules(commit(ctx, "make table inet "+tableName, func(tx *transaction) {
 		tx.makeTable(t, l.allIPv6())
+		for _, name := range e.adminChains() {
+			tx.conn.AddChain(&nftables.Chain{Name: name, Table: t.Table})
+		}
 		tx.add(l.elements(), t)
 		tx.add(e, t)
 	}))

@@ -1,7 +1,7 @@
 // Package policy applies what a network asks of the host's firewall and forwarding,
 // over nftables by netlink, in a table of nsinit's own.
 //
-// Three things are done, and each only as far as it is needed:
+// What is done is done only as far as it is needed:
 //
 //   - Masquerade lets containers out with the host's address. A container is one
 //     element of a set, so that the thousandth start costs what the first did, and
@@ -46,4 +46,13 @@ const (
 	// KindResolver has in Name "ADDRESS@GATEWAY>RESOLVER:PORT", with the device in
 	// IfName; or in Name a device that dies with the container, with IfName empty.
 	KindResolver = "resolver"
+	// KindPort has in Name ports of the host that are the container's, as
+	// "HOST:PORTS/PROTOCOL"; HOST is * for all addresses.
+	KindPort = "port"
+	// KindPortmap has in Name the same, with ">ADDRESS:PORT" for where they lead.
+	KindPortmap = "portmap"
+	// KindHairpin has in Name a container's address with the length of the prefix that
+	// reaches its published ports by way of the host; and in IfName a device that
+	// route_localnet is set for.
+	KindHairpin = "hairpin"
 )

@@ -89,7 +89,7 @@ func relayTo(ctx context.Context, h *netsetup.Host, l hostLink, queries []query,
 	if err != nil {
 		return err
 	}
-	opened, err := openLoopback(ctx, h, l, opt)
+	opened, err := openLoopback(ctx, h, l, opt, "the host's resolver listens on the loopback", "; `nsinit gc --all` undoes it, --dns ADDRESS avoids it")
 	if err != nil {
 		return err
 	}
@@ -129,8 +129,9 @@ func queriesOf(a netsetup.Attachment, upstream []netip.AddrPort) ([]query, error
 	return queries, nil
 }
 
-// openLoopback sets route_localnet on the device, if it is not.
-func openLoopback(ctx context.Context, h *netsetup.Host, l hostLink, opt Options) (bool, error) {
+// openLoopback sets route_localnet on the device, if it is not. why and remedy are for the line
+// that tells of it.
+func openLoopback(ctx context.Context, h *netsetup.Host, l hostLink, opt Options, why, remedy string) (bool, error) {
 	s := routeLocal(l.device)
 	if was, err := s.read(); err != nil || was == "1" {
 		return false, err
@@ -164,7 +165,7 @@ func openLoopback(ctx context.Context, h *netsetup.Host, l hostLink, opt Options
 	if err := s.write("1"); err != nil {
 		return false, err
 	}
-	h.Warn(fmt.Sprintf("the host's resolver listens on the loopback; for the network %s nsinit set %s=1 and lets through nothing but its DNS%s; `nsinit gc --all` undoes it, --dns ADDRESS avoids it", l.network, s, guard))
+	h.Warn(fmt.Sprintf("%s; for the network %s nsinit set %s=1 and lets through nothing else%s%s", why, l.network, s, guard, remedy))
 	return true, nil
 }
 

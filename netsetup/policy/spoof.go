@@ -56,7 +56,7 @@ func (t spoofTable) chain() chainSpec {
 	return chainSpec{&nftables.Chain{
 		Name: "prerouting", Table: t.Table, Type: nftables.ChainTypeFilter, Policy: &accept,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
-	}, []ruleSpec{{"another source MAC than the container's", rule}}}
+	}, []ruleSpec{{comment: "another source MAC than the container's", exprs: rule}}}
 }
 
 // SpoofCheck drops what comes from inside a with another source MAC address than its
@@ -99,7 +99,7 @@ func addSpoof(ctx context.Context, o netsetup.Object, opt Options) error {
 		}
 		all = append(all, others...)
 	}
-	return t.make(ctx, all)
+	return restoreSpoof(ctx, all)
 }
 
 // make makes the table with what the objects stand for; those of other kinds, and

@@ -29,10 +29,13 @@ type table struct {
 	local   *nftables.Set // devices whose containers reach a resolver on the host's loopback
 	relayed *nftables.Set // container . gateway : resolver . port
 
-	routed *nftables.Set // those of devices whose containers are reached by their own addresses
+	routed  *nftables.Set // those of devices whose containers are reached by their own addresses
+	publish publishSets
+	guard   guardSets
 }
 
-// newTable describes the table. The sets have fixed numbers: the library would
+// newTable describes the table. None of its names is a word of nft(8), which couldn't read
+// again what it prints. The sets have fixed numbers: the library would
 // count in a variable that several goroutines can't share.
 func newTable() table {
 	t := table{Table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
@@ -50,20 +53,24 @@ func newTable() table {
 	t.containers6 = set("containers6", nftables.TypeIP6Addr)
 	t.devices, t.local = names("ours"), names("local") // nft(8) takes "devices" for a word of its own
 	t.opened4, t.opened6 = names("opened4"), names("opened6")
-	t.samePort = set("same_port", nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName))
-	t.samePort.Concatenation = true
-	t.samePort.KeyByteOrder = binaryutil.NativeEndian
+	pairs := func(name string) *nftables.Set {
+		s := set(name, nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName))
+		s.Concatenation, s.KeyByteOrder = true, binaryutil.NativeEndian
+		return s
+	}
+	t.samePort = pairs("same_port")
 	t.relayed = set("relayed", nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr))
 	t.relayed.Concatenation, t.relayed.IsMap = true, true
 	t.relayed.DataType = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
 	t.routed = names("routed")
+	t.publish, t.guard = newPublishSets(set), newGuardSets(names, pairs)
 	return t
 }
 
 func (t table) sets() []*nftables.Set {
-	return []*nftables.Set{
+	return append([]*nftables.Set{
 		t.containers4, t.containers6, t.devices, t.opened4, t.opened6, t.samePort, t.local, t.relayed, t.routed,
-	}
+	}, append(t.publish.all(), t.guard.all()...)...)
 }
 
 // A chainSpec is one chain with all its rules.
@@ -75,15 +82,16 @@ type chainSpec struct {
 type ruleSpec struct {
 	comment string
 	exprs   []expr.Any
+	set     *nftables.Set // of the rule's own; nil = none
 }
 
 // chains returns the chains in the order in which they can be made. allIPv6 says
 // that nsinit had to switch IPv6 forwarding on for all devices at once.
 func (t table) chains(allIPv6 bool) []chainSpec {
-	opened := t.openedChain()
+	opened, publish := t.openedChain(), t.publishChain()
 	return []chainSpec{
-		opened, t.forwardChain(opened.Chain, allIPv6), t.masqueradeChain(),
-		t.loopbackChain(), t.relayChain(), t.markChain(), t.answerChain(),
+		opened, t.forwardChain(opened.Chain, allIPv6), t.masqueradeChain(), publish, t.outputChain(publish.Chain),
+		t.loopbackChain(), t.relayChain(publish.Chain), t.markChain(), t.answerChain(),
 	}
 }
 
@@ -92,28 +100,28 @@ func (t table) chains(allIPv6 bool) []chainSpec {
 // forwards, someone else has switched that on.
 func (t table) openedChain() chainSpec {
 	return chainSpec{&nftables.Chain{Name: "opened", Table: t.Table}, []ruleSpec{
-		{"", join(tracked(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictReturn))},
-		{"port mappings", join(tracked(expr.CtKeySTATUS, statusDestinationNAT), verdict(expr.VerdictReturn))},
-		{"bridged, seen here by br_netfilter", join(samePort(t.samePort), verdict(expr.VerdictReturn))},
-		{"to networks that are routed", join(leavesBy(t.routed), verdict(expr.VerdictReturn))},
-		{"forwarding is on for containers only", verdict(expr.VerdictDrop)},
+		{exprs: join(tracked(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictReturn))},
+		{comment: "port mappings", exprs: join(tracked(expr.CtKeySTATUS, statusDestinationNAT), verdict(expr.VerdictReturn))},
+		{comment: "bridged, seen here by br_netfilter", exprs: join(samePort(t.samePort), verdict(expr.VerdictReturn))},
+		{comment: "to networks that are routed", exprs: join(leavesBy(t.routed), verdict(expr.VerdictReturn))},
+		{comment: "forwarding is on for containers only", exprs: verdict(expr.VerdictDrop)},
 	}}
 }
 
 func (t table) forwardChain(opened *nftables.Chain, allIPv6 bool) chainSpec {
-	rules := []ruleSpec{
-		{"would leave with the container's address", join(
+	rules := append(t.guardRules(), []ruleSpec{
+		{comment: "would leave with the container's address", exprs: join(
 			cameBy(t.devices), leavesNotBy(t.devices),
 			tracked(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop))},
-		{"", join(cameBy(t.devices), verdict(expr.VerdictReturn))},
-		{"", join(family(unix.NFPROTO_IPV4), cameBy(t.opened4), jump(opened))},
-		{"", join(family(unix.NFPROTO_IPV6), cameBy(t.opened6), jump(opened))},
-	}
+		{exprs: join(cameBy(t.devices), verdict(expr.VerdictReturn))},
+		{exprs: join(family(unix.NFPROTO_IPV4), cameBy(t.opened4), jump(opened))},
+		{exprs: join(family(unix.NFPROTO_IPV6), cameBy(t.opened6), jump(opened))},
+	}...)
 	if allIPv6 {
 		rules = append(rules,
-			ruleSpec{"bridged, seen here by br_netfilter", join(
+			ruleSpec{comment: "bridged, seen here by br_netfilter", exprs: join(
 				family(unix.NFPROTO_IPV6), cameNotBy(t.opened6), bridged(), verdict(expr.VerdictReturn))},
-			ruleSpec{"", join(family(unix.NFPROTO_IPV6), cameNotBy(t.opened6), jump(opened))})
+			ruleSpec{exprs: join(family(unix.NFPROTO_IPV6), cameNotBy(t.opened6), jump(opened))})
 	}
 	return t.base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, rules)
 }
@@ -131,12 +139,12 @@ func bridged() []expr.Any {
 // what goes from one network to another always.
 func (t table) masqueradeChain() chainSpec {
 	multicast4, multicast6 := netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")
-	rules := []ruleSpec{
-		{"", join(family(unix.NFPROTO_IPV4), source4.in(t.containers4), leavesNotBy(t.devices),
+	rules := append(t.hairpinRules(), []ruleSpec{
+		{exprs: join(family(unix.NFPROTO_IPV4), source4.in(t.containers4), leavesNotBy(t.devices),
 			destination4.within(expr.CmpOpNeq, multicast4), masquerade())},
-		{"", join(family(unix.NFPROTO_IPV6), source6.in(t.containers6), leavesNotBy(t.devices),
+		{exprs: join(family(unix.NFPROTO_IPV6), source6.in(t.containers6), leavesNotBy(t.devices),
 			destination6.within(expr.CmpOpNeq, multicast6), masquerade())},
-	}
+	}...)
 	return t.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, rules)
 }
 
@@ -147,18 +155,20 @@ func (t table) loopbackChain() chainSpec {
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	in := join(family(unix.NFPROTO_IPV4), cameBy(t.local))
 	rules := []ruleSpec{
-		{"", join(in, destination4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
-		{"", join(in, source4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
+		{exprs: join(in, destination4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
+		{exprs: join(in, source4.within(expr.CmpOpEq, loopback), verdict(expr.VerdictDrop))},
 	}
 	return t.base("loopback", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, rules)
 }
 
-// relayChain turns queries to the gateway towards the resolver.
-func (t table) relayChain() chainSpec {
+// relayChain turns queries to the gateway towards the resolver, and what is for published
+// ports towards their containers.
+func (t table) relayChain(publish *nftables.Chain) chainSpec {
 	in := join(family(unix.NFPROTO_IPV4), cameBy(t.local))
 	rules := []ruleSpec{
-		{"", join(in, toPort(unix.IPPROTO_UDP, dnsPort), relay(t.relayed))},
-		{"", join(in, toPort(unix.IPPROTO_TCP, dnsPort), relay(t.relayed))},
+		{exprs: join(in, toPort(unix.IPPROTO_UDP, dnsPort), relay(t.relayed))},
+		{exprs: join(in, toPort(unix.IPPROTO_TCP, dnsPort), relay(t.relayed))},
+		{exprs: join(toHost(), jump(publish))},
 	}
 	return t.base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, rules)
 }
@@ -166,7 +176,7 @@ func (t table) relayChain() chainSpec {
 // markChain lets relayed queries pass the guard (see guard.go), each packet of them.
 func (t table) markChain() chainSpec {
 	rules := []ruleSpec{
-		{"", join(family(unix.NFPROTO_IPV4), cameBy(t.local),
+		{exprs: join(family(unix.NFPROTO_IPV4), cameBy(t.local),
 			destination4.within(expr.CmpOpEq, netip.MustParsePrefix("127.0.0.0/8")),
 			tracked(expr.CtKeySTATUS, statusDestinationNAT), mark(relayMark))},
 	}
@@ -178,7 +188,7 @@ func (t table) markChain() chainSpec {
 // throws away what comes to its stub from elsewhere, and unbound refuses it.
 func (t table) answerChain() chainSpec {
 	rules := []ruleSpec{
-		{"", join(family(unix.NFPROTO_IPV4), cameBy(t.local),
+		{exprs: join(family(unix.NFPROTO_IPV4), cameBy(t.local),
 			destination4.within(expr.CmpOpEq, netip.MustParsePrefix("127.0.0.0/8")),
 			tracked(expr.CtKeySTATUS, statusDestinationNAT), from(netip.AddrFrom4([4]byte{127, 0, 0, 1})))},
 	}

@@ -57,6 +57,9 @@ func (tx *transaction) makeTable(t table, allIPv6 bool) {
 		tx.conn.AddChain(c.Chain)
 		tx.conn.FlushChain(c.Chain)
 		for _, r := range c.rules {
+			if r.set != nil {
+				tx.errs = append(tx.errs, tx.conn.AddSet(r.set, transportElements()))
+			}
 			tx.conn.AddRule(&nftables.Rule{Table: t.Table, Chain: c.Chain, Exprs: r.exprs, UserData: r.userData()})
 		}
 	}

@@ -11,8 +11,17 @@ import (
 	"github.com/nsinit/nsinit/netsetup"
 )
 
-// Undo removes one object of the kinds that this package records: KindMasquerade
-// and KindResolver. One that is gone, or was never made, is no error. h may be nil.
+// Owns tells whether objects of that kind are this package's.
+func Owns(kind string) bool {
+	switch kind {
+	case KindMasquerade, KindResolver, KindSpoof, KindForward, KindFirewall, KindPort, KindPortmap, KindHairpin:
+		return true
+	}
+	return false
+}
+
+// Undo removes one object of a kind that this package records (Owns). One that is gone,
+// or was never made, is no error. h may be nil.
 func Undo(ctx context.Context, _ *netsetup.Host, o netsetup.Object) error {
 	var err error
 	switch o.Kind {
@@ -24,6 +33,10 @@ func Undo(ctx context.Context, _ *netsetup.Host, o netsetup.Object) error {
 		err = undoSpoof(ctx, o.Name)
 	case KindForward:
 		err = undoForward(ctx, o)
+	case KindFirewall:
+		err = undoFirewall(ctx, o)
+	case KindPort, KindPortmap, KindHairpin:
+		err = undoPublished(ctx, o)
 	default:
 		return fmt.Errorf("undo: %s: not an object of the firewall", o.Kind)
 	}
@@ -56,7 +69,12 @@ func UndoHost(ctx context.Context, _ *netsetup.Host, opt Options) error {
 	if err := undoTable(ctx); err != nil {
 		return err
 	}
-	return errors.Join(l.remove(), lock.remove())
+	ports, err := takeNamed(ctx, opt.StateDir, portsLock)
+	if err == nil {
+		err = ports.remove()
+		ports.release()
+	}
+	return errors.Join(err, l.remove(), lock.remove())
 }
 
 func undoTable(ctx context.Context) error {

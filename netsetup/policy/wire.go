@@ -77,6 +77,14 @@ func (c elementChange) attributes() []byte {
 	var list []byte
 	for _, e := range c.elements {
 		item := appendAttr(nil, unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.Key))
+		if len(e.KeyEnd) > 0 {
+			item = appendAttr(item, nftables.NFTA_SET_ELEM_KEY_END|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.KeyEnd))
+		}
+		if e.VerdictData != nil {
+			v := appendAttr(nil, unix.NFTA_VERDICT_CODE, binary.BigEndian.AppendUint32(nil, uint32(e.VerdictData.Kind)))
+			v = appendAttr(v, unix.NFTA_VERDICT_CHAIN, append([]byte(e.VerdictData.Chain), 0))
+			item = appendAttr(item, unix.NFTA_SET_ELEM_DATA|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VERDICT|unix.NLA_F_NESTED, v))
+		}
 		if len(e.Val) > 0 {
 			item = appendAttr(item, unix.NFTA_SET_ELEM_DATA|unix.NLA_F_NESTED, appendAttr(nil, unix.NFTA_DATA_VALUE, e.Val))
 		}

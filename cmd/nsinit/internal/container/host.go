@@ -47,6 +47,7 @@ var hostSteps = []step.Step[*host]{
 	{Name: "join", Do: (*host).openJoined, When: (*host).joins, Undo: (*host).closeNetworks},
 	{Name: "child", Do: (*host).startChild, Undo: (*host).killChild},
 	{Name: "plan", Do: (*host).planNetworks, When: (*host).hasNetworks, Undo: (*host).closeNetworks},
+	{Name: "ports", Do: (*host).reservePorts, When: (*host).publishes, Undo: (*host).detachNetworks},
 	{Name: "root", Do: (*host).prepareRoot, When: (*host).newUserns, Undo: (*host).closeRoot},
 	{Name: "network", Do: (*host).attachNetworks, Undo: (*host).detachNetworks},
 	{Name: "netns-name", Do: (*host).bindNetns, When: (*host).hasNetnsName},

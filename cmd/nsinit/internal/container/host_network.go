@@ -21,6 +21,9 @@ const (
 	kindCgroup = "cgroup"
 )
 
+// endingFile is there when the record's objects are being undone.
+const endingFile = "ending"
+
 func (h *host) joins() bool { return h.spec.joins() }
 
 func (h *host) hasNetworks() bool { return len(h.requests()) > 0 }
@@ -47,6 +50,9 @@ func (h *host) planNetworks() (err error) {
 			return fmt.Errorf("%s: %w", reqs[i].Source, err)
 		}
 		if n := reqs[i].Network; n != nil {
+			if len(reqs[i].Runtime.PortMappings) > 0 {
+				reqs[i].Network = n.WithPortmap()
+			}
 			for _, line := range n.Warnings {
 				h.warn(line)
 			}
@@ -56,6 +62,23 @@ func (h *host) planNetworks() (err error) {
 		return err
 	}
 	h.rec.state.requested(reqs, h.plans)
+	return nil
+}
+
+// publishes tells whether the container asks for ports of the host; those of its networks' files are seen when the
+// network is made.
+func (h *host) publishes() bool {
+	return slices.ContainsFunc(h.plans, func(p netsetup.Plan) bool { return len(p.Runtime.PortMappings) > 0 })
+}
+
+// reservePorts takes the host's ports for the container, or tells who has them.
+func (h *host) reservePorts() error {
+	for _, p := range h.plans {
+		p.Owner = h.spec.ID
+		if err := chain.Reserve(h.ctx, p, h.policyOptions(), h.recorder(h.rec, p.IfName)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -146,6 +169,9 @@ func (r *Runtime) Objects() (all []netsetup.Object, err error) {
 	}
 	err = errors.Join(err, attachedErr)
 	for _, d := range dirs {
+		if _, err := os.Lstat(filepath.Join(r.containers(), d.Name(), endingFile)); err == nil {
+			continue // its rules are being taken out, and must not be put back
+		}
 		list, listErr := objects(filepath.Join(r.containers(), d.Name(), "objects"))
 		all, err = append(all, list...), errors.Join(err, listErr)
 	}
@@ -173,6 +199,9 @@ func (r *Runtime) undoObjects(ctx context.Context, rec *record, net *netsetup.Ho
 		return err
 	}
 	var errs []error
+	if slices.ContainsFunc(list, func(o netsetup.Object) bool { return policy.Owns(o.Kind) }) {
+		errs = append(errs, os.WriteFile(rec.path(endingFile), nil, 0o600))
+	}
 	for _, o := range slices.Backward(list) {
 		if net == nil && needsHost(o) {
 			if net, err = netsetup.OpenHost(r.warn); err != nil {

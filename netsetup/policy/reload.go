@@ -1,0 +1,88 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/nsinit/nsinit/netsetup"
+)
+
+// Reload makes the table again, with all that the records say (opt.Recorded), for after
+// somebody flushed the host's ruleset. What is there stays: a container that starts
+// meanwhile loses nothing, and one that ends leaves nothing. Where there are no records, and
+// nothing of the host was changed, nothing is made.
+func Reload(ctx context.Context, _ *netsetup.Host, opt Options) error {
+	if _, err := os.Stat(opt.StateDir); errors.Is(err, os.ErrNotExist) {
+		return nil // nobody ever had a network here
+	}
+	lock, err := takeLock(ctx, opt.StateDir)
+	if err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	defer lock.release()
+	ledger, err := readLedger(opt.StateDir)
+	if err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	var e elements
+	objects, err := recorded(opt)
+	if err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	for _, o := range objects {
+		e.take(o)
+	}
+	if err := restoreSpoof(ctx, objects); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	t := newTable()
+	if len(e.changes(t)) == 0 && len(ledger.Changes) == 0 && len(ledger.Opened) == 0 {
+		return nil
+	}
+	if err := makeTable(ctx, t, ledger, e); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	if err := dropEnded(ctx, objects, opt); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	return nil
+}
+
+// recorded are the objects of this package's kinds in the records of all containers.
+func recorded(opt Options) ([]netsetup.Object, error) {
+	if opt.Recorded == nil {
+		return nil, nil
+	}
+	objects, err := opt.Recorded()
+	if err != nil {
+		return nil, fmt.Errorf("records of other containers: %w", err)
+	}
+	return slices.DeleteFunc(objects, func(o netsetup.Object) bool { return !Owns(o.Kind) }), nil
+}
+
+// dropEnded takes out again what was put in for containers that ended between the reading
+// of their records and now. Whoever ends a container takes its objects from opt.Recorded
+// first, and out of the table then.
+func dropEnded(ctx context.Context, put []netsetup.Object, opt Options) error {
+	if len(put) == 0 {
+		return nil
+	}
+	now, err := recorded(opt)
+	if err != nil {
+		return err
+	}
+	still := make(map[netsetup.Object]bool, len(now))
+	for _, o := range now {
+		still[o] = true
+	}
+	var errs []error
+	for _, o := range put {
+		if !still[o] {
+			errs = append(errs, Undo(ctx, nil, o))
+		}
+	}
+	return errors.Join(errs...)
+}
