@@ -74,7 +74,7 @@ func (h *host) publishes() bool {
 func (h *host) reservePorts() error {
 	for _, p := range h.plans {
 		p.Owner = h.spec.ID
-		if err := chain.Reserve(h.ctx, p, h.policyOptions(), h.recorder(h.rec)); err != nil {
+		if err := chain.Reserve(h.ctx, p, h.policyOptions(), h.recorder(h.rec, p.IfName)); err != nil {
 			return err
 		}
 	}
