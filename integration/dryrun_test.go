@@ -32,7 +32,7 @@ const (
 var replays = []replayed{
 	{name: "bridge", list: masqLan},
 	{name: "bridge without gateway", list: `{"type": "bridge", "bridge": "br-lan", ` + written + `}`},
-	{name: "bridge that is there", prepare: "ip link add br-lan type bridge; ip addr add 10.61.0.1/24 dev br-lan; ip link set br-lan addrgenmode none up", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "mtu": 1400, ` + fourPool + `}`},
+	{name: "bridge that is there", prepare: "ip link add br-lan type bridge; ip addr add 10.61.0.1/24 dev br-lan; ip link set br-lan addrgenmode none; ip link set br-lan up", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "mtu": 1400, ` + fourPool + `}`},
 	{name: "bridge IPv6 alone", list: `{"type": "bridge", "bridge": "br-lan", "isGateway": true, "ipMasq": true, ` + sixPool + `}`},
 	{name: "host forwards", prepare: "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1", list: masqLan},
 	{name: "ptp", list: `{"type": "ptp", "ipMasq": true, ` + dualPools + `}`},
@@ -45,6 +45,12 @@ var replays = []replayed{
 	{name: "tap", list: `{"type": "tap", "owner": 1000, "multiQueue": true, ` + written + `}`},
 	{name: "bandwidth", list: masqLan + `, {"type": "bandwidth", "ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 4000000, "egressBurst": 400000}`},
 	{name: "tuning", list: masqLan + `, {"type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1300, "promisc": true, "txQLen": 77, "sysctl": {"net.ipv4.conf.IFNAME.log_martians": "1", "net.core.somaxconn": "500"}}`},
+	{name: "macspoofchk", list: `{"type": "bridge", "bridge": "br-lan", "macspoofchk": true, ` + written + `}`},
+	{name: "published", list: masqLan + `, {"type": "portmap", "capabilities": {"portMappings": true}}`, flags: []string{"--network", "LIST", "-p", "8080-8089:80-89", "-p", "5353:53/udp"}},
+	{name: "firewall", list: masqLan + `, {"type": "firewall", "ingressPolicy": "same-bridge"}`},
+	{name: "firewall, isolated", list: masqLan + `, {"type": "firewall", "ingressPolicy": "isolated"}`},
+	{name: "sbr", list: masqLan + `, {"type": "sbr"}`},
+	{name: "vrf", list: masqLan + `, {"type": "vrf", "vrfname": "blue"}`},
 	{name: "tuning of a tap", list: `{"type": "tap", ` + written + `}, {"type": "tuning", "allmulti": true, "mtu": 1300}`},
 }
 

@@ -97,3 +97,21 @@ func TestNetworkCheck(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNetworkReload flushes the host's firewall: reload makes it as it was.
+func TestNetworkReload(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.Dirty()
+	path := lan(t, "lan", "br-lan", `[{"subnet": "10.71.0.0/24"}]`)
+	m.detached(t, "a", "--network", path, "--", "sleep", "600")
+	m.detached(t, "b", "--network", "bridge", "--", "sleep", "600")
+	before := m.Snapshot(t)
+	m.nsinit(t, "network", "reload").OK(t)
+	m.Await(t, before)
+	m.Run(t, "nft", "flush", "ruleset").OK(t)
+	m.nsinit(t, "network", "check", "a").Want(t, 1)
+	m.nsinit(t, "network", "reload").OK(t)
+	m.Await(t, before)
+	m.nsinit(t, "network", "check", "a").OK(t)
+}

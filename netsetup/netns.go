@@ -172,6 +172,26 @@ func (n *NetNS) doAndDie(f func() error, done chan<- error) {
 	done <- f()
 }
 
+// inNewNetNS runs f on a new locked thread in a network namespace of its own, which ends
+// with the thread.
+func inNewNetNS(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() { // as in doAndDie
+			defer runtime.UnlockOSThread()
+			done <- inNewNetNS(f)
+			return
+		}
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("new network namespace: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
 // DoHere runs f on the calling thread, which the caller has locked, inside n, and
 // brings the thread back; it ends the process if the kernel refuses the way
 // back, since its caller's next step would hit the wrong namespace. It is for

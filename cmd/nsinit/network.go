@@ -16,6 +16,7 @@ func networkVerb() verb {
 		func() []verb {
 			return []verb{
 				networkListVerb(), networkShowVerb(), networkAddVerb(), networkRemoveVerb(), networkCheckVerb(),
+				networkReloadVerb(),
 				networkAttachVerb(), networkDetachVerb(),
 			}
 		})

@@ -150,11 +150,15 @@ func (a *app) networkAdd(n *newNetwork, name string) error {
 	if err != nil {
 		return err
 	}
+	plugins := []map[string]any{plugin}
+	if plugin["ipMasq"] == true { // --publish is served by it
+		plugins = append(plugins, map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}})
+	}
 	list := struct {
 		CNIVersion string           `json:"cniVersion"`
 		Name       string           `json:"name"`
 		Plugins    []map[string]any `json:"plugins"`
-	}{"1.1.0", name, []map[string]any{plugin}}
+	}{"1.1.0", name, plugins}
 	src, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
 		return err
@@ -200,7 +204,7 @@ func (n *newNetwork) complete(a *app) error {
 	return err
 }
 
-// plugin is the list's only plugin: the same keys as the reference plugins'.
+// plugin is the list's first plugin: the same keys as the reference plugins'.
 func (n *newNetwork) plugin(name string) (map[string]any, error) {
 	p := map[string]any{"type": n.driver}
 	switch n.driver {

@@ -39,6 +39,20 @@ func networkRemoveVerb() verb {
 	}
 }
 
+func networkReloadVerb() verb {
+	return verb{
+		name: "network reload", form: "[flags]",
+		brief: "put the firewall's rules back after somebody flushed them",
+		about: "The rules of all running containers, those of published ports among them, are made again from nsinit's records. Where they are still there nothing changes.",
+		examples: []example{
+			{"nsinit network reload", "after nft flush ruleset, or a restart of the host's nftables service"},
+		},
+		setup: func(a *app) ([]group, action) {
+			return nil, func([]string) (int, error) { return 0, a.runtime().ReloadNetworks(context.Background()) }
+		},
+	}
+}
+
 func networkAttachVerb() verb {
 	return verb{
 		name: "network attach", form: "[flags] ID NETWORK[:OPTIONS]", min: 2, max: 2,

@@ -104,6 +104,20 @@ func (r *Runtime) RemoveNetwork(ctx context.Context, name string, dirs []string,
 	return nil
 }
 
+// ReloadNetworks puts the rules of all containers' networks back after the host's firewall was flushed, from their
+// records alone.
+func (r *Runtime) ReloadNetworks(ctx context.Context) error {
+	if err := os.MkdirAll(r.dataDir(), 0o755); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	net, err := netsetup.OpenHost(r.warn)
+	if err != nil {
+		return err
+	}
+	defer net.Close()
+	return chain.Reload(ctx, net, policy.Options{StateDir: r.dataDir(), Recorded: r.Objects})
+}
+
 // endUsers deletes the containers on a network, or says which there are.
 func (r *Runtime) endUsers(ctx context.Context, name string, force bool) error {
 	states, err := r.List()
