@@ -86,8 +86,7 @@ func (pm portmap) Attach(ctx context.Context, h *netsetup.Host, _ *netsetup.NetN
 // shown to the firewall: there a destination is translated within the bridge, and what a
 // container sends to its own published port has to leave by the port that it came by.
 func reflect(a *netsetup.Attachment) error {
-	calls := sysctl("bridge/bridge-nf-call-iptables").is("1") || sysctl("bridge/bridge-nf-call-ip6tables").is("1")
-	if a.Bridge == "" || a.HostIf == "" || !calls {
+	if !reflects(*a) {
 		return nil
 	}
 	rt, err := openRoutes()
@@ -102,13 +101,23 @@ func reflect(a *netsetup.Attachment) error {
 	if err != nil {
 		return fmt.Errorf("%s: hairpin: %w", a.HostIf, err)
 	}
-	port := netsetup.BridgePort{}
-	if a.Port != nil {
-		port = *a.Port
-	}
-	port.Hairpin = true
-	a.Port = &port
+	a.Port = hairpinPort(a.Port)
 	return nil
+}
+
+func reflects(a netsetup.Attachment) bool {
+	calls := sysctl("bridge/bridge-nf-call-iptables").is("1") || sysctl("bridge/bridge-nf-call-ip6tables").is("1")
+	return a.Bridge != "" && a.HostIf != "" && calls
+}
+
+// hairpinPort is what port says, with hairpin mode.
+func hairpinPort(port *netsetup.BridgePort) *netsetup.BridgePort {
+	with := netsetup.BridgePort{}
+	if port != nil {
+		with = *port
+	}
+	with.Hairpin = true
+	return &with
 }
 
 // publish makes the rules, and what the host needs for packets to take that way.

@@ -3,22 +3,13 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/nsinit/nsinit/netsetup"
 )
 
-// nft is a line of nft(8), quoted for sh(1).
-func nft(format string, args ...any) netsetup.Command {
-	return netsetup.Command{Line: "nft '" + fmt.Sprintf(format, args...) + "'"}
-}
-
-const inTable = " inet " + tableName + " "
-
-// Commands returns what Attach does, in the words of nft(8) and sysctl(8): the parts of
-// nsinit's table that publish ports, and what the host needs beside them. On a host that has
-// the table, its rules are there, and the lines with elements are all that is done.
-func (portmap) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []netsetup.Command {
+// Commands returns what Attach does, in the words of nft(8) and sysctl(8), but for making the
+// table (TableCommand).
+func (pm portmap) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []netsetup.Command {
 	pub, ok := conf.(*publication)
 	if !ok || len(pub.Mappings) == 0 {
 		return nil
@@ -31,106 +22,76 @@ func (portmap) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []nets
 	if len(a.Ports) > 0 {
 		used.Mappings = a.Ports
 	}
-	list := publishTable()
+	var s script
+	for _, m := range used.Mappings {
+		for _, q := range publishedOf(m).families() {
+			s.element("taken_ports", fmt.Sprintf("%s . %s . %d . %d", netip.AddrFrom16(q.host.As16()), protocolName(q.proto), q.first, q.last))
+		}
+	}
 	for _, o := range used.objects(l, a, p.Owner) {
-		list = append(list, elementCommands(o)...)
+		s.object(o)
 	}
-	if l.v4 {
-		list = append(list, sysctlCommand(forwarding4(l.device)))
-	}
-	if l.v6 {
-		list = append(list, netsetup.Command{Line: fmt.Sprintf("sysctl -qw %s=1 || sysctl -qw %s=1", force6(l.device), forwarding6("all"))})
+	if pm.opt.StateDir != "" {
+		_ = s.forwarding(l, pm.opt) // what can't be read, Attach will say
 	}
 	if l.v4 && !pub.NoSNAT {
-		list = append(list, sysctlCommand(routeLocal(l.device)))
+		s.add("sysctl -qw net/%s=1", string(routeLocal(l.device)))
 	}
-	return list
+	if a.Port != nil && a.Port.Hairpin && !pub.NoSNAT {
+		s.add("bridge link set dev %s hairpin on", a.HostIf)
+	}
+	return s
 }
 
-func sysctlCommand(s sysctl) netsetup.Command {
-	return netsetup.Command{Line: fmt.Sprintf("sysctl -qw %s=1", s)}
+// Preview says in a what Attach would.
+func (portmap) Preview(_ netsetup.Plan, conf any, a *netsetup.Attachment) {
+	if pub, ok := conf.(*publication); ok {
+		a.Ports = pub.Mappings
+		if len(pub.Mappings) > 0 && !pub.NoSNAT && reflects(*a) {
+			a.Port = hairpinPort(a.Port)
+		}
+	}
 }
 
-// publishTable makes the maps, the sets and the rules that look into them.
-func publishTable() []netsetup.Command {
-	list := []netsetup.Command{
-		nft("add table inet %s", tableName),
-		nft("add chain%spublish", inTable),
-		nft("add chain%sprerouting { type nat hook prerouting priority dstnat; }", inTable),
-		nft("add chain%soutput { type nat hook output priority -100; }", inTable),
-		nft("add chain%spostrouting { type nat hook postrouting priority srcnat; }", inTable),
-		nft("add set%slocal { type ifname; }", inTable),
-		nft("add chain%sloopback { type filter hook prerouting priority raw; }", inTable),
-		nft("add rule%sloopback iifname @local ip daddr 127.0.0.0/8 counter drop", inTable),
-		nft("add rule%sloopback iifname @local ip saddr 127.0.0.0/8 counter drop", inTable),
-	}
-	for _, f := range []struct{ n, proto, kind string }{{"4", "ip", "ipv4_addr"}, {"6", "ip6", "ipv6_addr"}} {
-		key := f.kind + " . inet_proto . inet_service"
-		dnat := fmt.Sprintf("meta l4proto { tcp, udp, sctp } dnat %[1]s to %[1]s daddr . meta l4proto . th dport map", f.proto)
-		list = append(list,
-			nft("add map%sports%s { type %s : %s . inet_service; flags interval; }", inTable, f.n, key, f.kind),
-			nft("add map%sranges%s { type %s : %s; flags interval; }", inTable, f.n, key, f.kind),
-			nft("add set%shairpin%s { type %[3]s . %[3]s; flags interval; }", inTable, f.n, f.kind),
-			nft("add rule%spublish %s @ports%s", inTable, dnat, f.n),
-			nft("add rule%spublish %s @ranges%s", inTable, dnat, f.n),
-			nft("add rule%spostrouting ct status dnat %[2]s saddr . %[2]s daddr @hairpin%[3]s counter masquerade", inTable, f.proto, f.n))
-	}
-	for _, chain := range []string{"prerouting", "output"} {
-		list = append(list, nft("add rule%s%s fib daddr type local jump publish", inTable, chain))
-	}
-	return list
-}
-
-// elementCommands add what an object stands for.
-func elementCommands(o netsetup.Object) []netsetup.Command {
-	add := func(set, element string) netsetup.Command { return nft("add element%s%s { %s }", inTable, set, element) }
+// object adds what an object stands for.
+func (s *script) object(o netsetup.Object) {
+	device := o.IfName
 	switch o.Kind {
 	case KindPortmap:
-		p, err := parsePublished(o.Name)
-		if err != nil {
-			return nil
+		if p, err := parsePublished(o.Name); err == nil {
+			s.element(p.command())
 		}
-		set, element := p.command()
-		return []netsetup.Command{add(set, element)}
 	case KindHairpin:
-		return append(hairpinCommands(o, add), localCommands(o.IfName, add)...)
-	case KindResolver: // a device that goes with the container
-		return localCommands(o.Name, add)
-	}
-	return nil
-}
-
-func localCommands(device string, add func(set, element string) netsetup.Command) []netsetup.Command {
-	if device == "" {
-		return nil
-	}
-	return []netsetup.Command{add("local", `"`+device+`"`)}
-}
-
-func hairpinCommands(o netsetup.Object, add func(set, element string) netsetup.Command) []netsetup.Command {
-	prefix, err := netip.ParsePrefix(o.Name)
-	if err != nil {
-		return nil
-	}
-	var list []netsetup.Command
-	for _, l := range leapsOf(prefix) {
-		set := "hairpin6"
-		if l.to.Is4() {
-			set = "hairpin4"
+		prefix, err := netip.ParsePrefix(o.Name)
+		if err != nil {
+			return
 		}
-		list = append(list, add(set, l.from.Masked().String()+" . "+l.to.String()))
+		if prefix.Addr().Is6() {
+			device = ""
+		}
+		for _, l := range leapsOf(prefix) {
+			set := "hairpin6"
+			if l.to.Is4() {
+				set = "hairpin4"
+			}
+			s.element(set, l.from.Masked().String()+" . "+l.to.String())
+		}
+	case KindResolver: // a device that goes with the container
+		device = o.Name
 	}
-	return list
+	if device != "" {
+		s.element("local", quoteName(device))
+	}
 }
 
 // command is the map's element as nft writes it.
 func (p published) command() (set, element string) {
 	key := p.mapKey()
 	n := len(p.to.Addr().AsSlice())
-	host := p.host.String()
 	low, _ := netip.AddrFromSlice(key.Key[:n])
+	host := low.String()
 	if high, _ := netip.AddrFromSlice(key.KeyEnd[:n]); low != high {
-		host = low.String() + "-" + high.String()
+		host += "-" + high.String()
 	}
 	family := "6"
 	if p.to.Addr().Is4() {
@@ -143,7 +104,8 @@ func (p published) command() (set, element string) {
 	return "ports" + family, fmt.Sprintf("%s . %d", element, p.to.Port())
 }
 
-// Commands returns what Attach does, in the words of nft(8) and bridge(8).
+// Commands returns what Attach does, in the words of nft(8) and bridge(8), but for making the
+// table (TableCommand).
 func (firewall) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []netsetup.Command {
 	c, ok := conf.(*netsetup.FirewallConf)
 	if !ok {
@@ -154,42 +116,21 @@ func (firewall) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []net
 	if device == "" || !ok {
 		return nil
 	}
-	list := guardTable()
-	element := func(set, format string) {
-		list = append(list, nft("add element%s%s { %s }", inTable, set, strings.ReplaceAll(format, "DEVICE", `"`+device+`"`)))
-	}
-	list = append(list, nft("add chain%s%s", inTable, g.chain))
-	element("admin_chains", "DEVICE : jump "+g.chain)
+	var s script
+	name := quoteName(device)
+	s.add("nft add chain inet %s %s", tableName, g.chain)
+	s.element("admin_chains", name+" : jump "+g.chain)
+	s.element("ours", name)
 	if g.ingress == "open" {
-		return list
+		return s
 	}
-	element("restricted", "DEVICE")
-	element("inside", "DEVICE . DEVICE")
+	s.element("restricted", name)
+	s.element("inside", name+" . "+name)
 	if g.ingress == ingressIsolated {
-		element("isolated", "DEVICE . DEVICE")
+		s.element("isolated", name+" . "+name)
 		if a.Bridge != "" {
-			list = append(list, netsetup.Command{Line: "bridge link set dev " + a.HostIf + " isolated on"})
+			s.add("bridge link set dev %s isolated on", a.HostIf)
 		}
 	}
-	return list
-}
-
-func guardTable() []netsetup.Command {
-	list := []netsetup.Command{
-		nft("add table inet %s", tableName),
-		nft("add chain%sforward { type filter hook forward priority filter; }", inTable),
-		nft("add set%srestricted { type ifname; }", inTable),
-		nft("add set%sinside { type ifname . ifname; }", inTable),
-		nft("add set%sisolated { type ifname . ifname; }", inTable),
-		nft("add map%sadmin_chains { type ifname : verdict; }", inTable),
-	}
-	for _, rule := range []string{
-		"iifname . oifname @isolated counter drop",
-		"iifname @restricted oifname @restricted iifname . oifname != @inside counter drop",
-		"iifname vmap @admin_chains",
-		"oifname vmap @admin_chains",
-	} {
-		list = append(list, nft("add rule%sforward %s", inTable, rule))
-	}
-	return list
+	return s
 }

@@ -117,15 +117,21 @@ func (p published) mapping() netsetup.PortMapping {
 
 // Taken ports are elements of a plain set, since they are only compared by nsinit.
 
+// families are p for each family of its host.
+func (p published) families() []published {
+	if p.host.IsValid() {
+		return []published{p}
+	}
+	v4, v6 := p, p
+	v4.host, v6.host = netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	return []published{v4, v6}
+}
+
 // takenElements are one element, or one a family.
 func (p published) takenElements() []nftables.SetElement {
-	hosts := []netip.Addr{p.host}
-	if !p.host.IsValid() {
-		hosts = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
-	}
 	var list []nftables.SetElement
-	for _, h := range hosts {
-		b := h.As16()
+	for _, q := range p.families() {
+		b := q.host.As16()
 		key := append(b[:], p.proto, 0, 0, 0)
 		key = appendPort(appendPort(key, p.first), p.last)
 		list = append(list, nftables.SetElement{Key: key})
