@@ -88,6 +88,7 @@ func (r *runRequest) networkFlags() []flag {
 			name: "network-config-dir", arg: "DIR", set: absolute(&r.networkConfigDir),
 			help: "where CNI network lists are looked up (default " + networkConfigDir + ")",
 		},
+		pluginDirFlag(&r.pluginDirs),
 		{
 			name: "netns-name", arg: "NAME", set: text(&r.netnsName, checkName),
 			help: "make the network namespace available to ip netns until the container is deleted",
