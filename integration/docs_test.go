@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,13 +13,15 @@ import (
 	"github.com/nsinit/nsinit/netsetup/netsetuptest"
 )
 
-// Every block of the documents that starts with "```console # runs" is run, each document on a machine of its own: what
+// Every block of the documents that starts with "```console # runs" is run, each document on a machine of its own; one that
+// goes on "with KIND" only where the kernel has devices of that kind: what
 // stands after "$ " by the shell, and then the printed lines have to hold the lines below it, in order. "..." stands for
 // anything, blanks for one blank. A command has to succeed unless its lines say otherwise.
 
 // A session is one block.
 type session struct {
 	line     int
+	needs    string // a kind of device
 	commands []shellCommand
 }
 
@@ -30,10 +33,11 @@ type shellCommand struct {
 func sessionsOf(text string) (all []session) {
 	inside := false
 	for i, line := range strings.Split(text, "\n") {
+		begins, isOne := strings.CutPrefix(line, "```console # runs")
 		switch {
-		case line == "```console # runs":
+		case isOne && !inside:
 			inside = true
-			all = append(all, session{line: i + 1})
+			all = append(all, session{line: i + 1, needs: strings.TrimPrefix(begins, " with ")})
 		case !inside:
 		case line == "```":
 			inside = false
@@ -111,9 +115,41 @@ func TestDocuments(t *testing.T) {
 				}
 			})
 			for _, s := range sessions {
+				if s.needs != "" && lacks(t, m, s.needs) {
+					t.Logf("%s:%d: not run: this kernel has no %s devices", page, s.line, s.needs)
+					continue
+				}
 				s.run(t, m, page, dir)
 			}
 		})
+	}
+}
+
+// lacks asks the doctor for a kind of device.
+func lacks(t *testing.T, m *machine, kind string) bool {
+	t.Helper()
+	var list []finding
+	if err := json.Unmarshal([]byte(m.nsinit(t, "doctor", "--json").Stdout), &list); err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(list, func(f finding) bool { return strings.HasPrefix(f.Says, "no "+kind+" devices") })
+}
+
+// TestNetworkPagesRun wants every example of the networks' and policies' pages to be run.
+func TestNetworkPagesRun(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"../docs/network-*.md", "../docs/policy-*.md"} {
+		pages, _ := filepath.Glob(pattern)
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks, run := strings.Count(string(text), "```console"), len(sessionsOf(string(text)))
+			if blocks != run {
+				t.Errorf("%s: %d examples, of which %d are run", page, blocks, run)
+			}
+		}
 	}
 }
 
