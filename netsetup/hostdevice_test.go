@@ -164,7 +164,8 @@ func TestHostDeviceComesHome(t *testing.T) {
 
 	// The container does what it can to it.
 	c.Run(t, "sh", "-e", "-c", `
-		ip link set eth0 down name other mtu 1300 address 02:00:00:00:00:aa alias mine txqueuelen 5 multicast on
+		ip link set eth0 down
+		ip link set eth0 name other mtu 1300 address 02:00:00:00:00:aa alias mine txqueuelen 5 multicast on
 		ip link property del dev other altname office9
 		ip link set other up promisc on
 		ip addr add 10.1.0.1/24 dev other
