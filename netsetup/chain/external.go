@@ -114,7 +114,7 @@ func (j job) add(ctx context.Context, prev *cni.Result) (cni.Result, error) {
 	}
 	k := keep{NetNS: sandbox, Inode: inode, Args: argsOf(j.p.Runtime.Args)}
 	if k.Conf, err = configOf(j.p, j.raw); err != nil {
-		return cni.Result{}, fmt.Errorf("%s: %w", j.kind, err)
+		return cni.Result{}, err
 	}
 	if prev != nil {
 		if k.Prev, err = json.Marshal(prev.To(j.p.Network.CNIVersion)); err != nil {
@@ -126,7 +126,7 @@ func (j job) add(ctx context.Context, prev *cni.Result) (cni.Result, error) {
 		err = j.record(o)
 	}
 	if err != nil {
-		return cni.Result{}, fmt.Errorf("%s: record: %w", j.kind, err)
+		return cni.Result{}, fmt.Errorf("record: %w", err)
 	}
 	conf, err := withMember(k.Conf, "prevResult", k.Prev)
 	if err != nil {
@@ -138,7 +138,7 @@ func (j job) add(ctx context.Context, prev *cni.Result) (cni.Result, error) {
 	}
 	res, err := cni.ParseResult(out)
 	if err != nil {
-		return res, fmt.Errorf("plugin %s: %w", j.kind, err)
+		return res, fmt.Errorf("its answer: %w", err)
 	}
 	return res, nil
 }
@@ -148,7 +148,7 @@ func attachExternal(ctx context.Context, h *netsetup.Host, target *netsetup.NetN
 	first := p.Network.Plugins[0]
 	res, err := job{p, first.Type, first.Raw, target, record, h.Warn}.add(ctx, nil)
 	if err != nil {
-		return netsetup.Attachment{}, err
+		return netsetup.Attachment{}, fmt.Errorf("plugin %s: %w", first.Type, err)
 	}
 	a := res.Attachment(p.Network.Name, p.IfName)
 	a.Strategy, a.Configured, a.Gateways = p.Strategy, true, nil

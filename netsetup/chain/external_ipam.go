@@ -70,13 +70,13 @@ func connectFirst(ctx context.Context, h *netsetup.Host, t *tracer, target *nets
 func runIPAM(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p *netsetup.Plan, record netsetup.Recorder) ([]netip.Prefix, []netip.Addr, error) {
 	res, err := job{*p, p.IPAM, p.Network.Plugins[0].Raw, target, record, h.Warn}.add(ctx, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("ipam plugin %s: %w", p.IPAM, err)
 	}
 	var addrs []netip.Prefix
 	var own, gateways []netip.Addr
 	for _, ip := range res.IPs {
 		if !ip.Address.IsValid() {
-			return nil, nil, fmt.Errorf("plugin %s: gives no address", p.IPAM)
+			return nil, nil, fmt.Errorf("ipam plugin %s: gives no address", p.IPAM)
 		}
 		addrs, own = append(addrs, ip.Address), append(own, ip.Gateway)
 		if ip.Gateway.IsValid() {
@@ -84,7 +84,7 @@ func runIPAM(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p *n
 		}
 	}
 	if len(addrs) == 0 {
-		return nil, nil, fmt.Errorf("plugin %s: gives no address", p.IPAM)
+		return nil, nil, fmt.Errorf("ipam plugin %s: gives no address", p.IPAM)
 	}
 	var routes []netsetup.Route
 	for _, r := range res.Routes {

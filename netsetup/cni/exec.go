@@ -65,7 +65,7 @@ func (i Invocation) Run(ctx context.Context, path string, warn func(string)) ([]
 	cmd.Env, cmd.Dir = i.environ(), "/"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(i.Config), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, pluginError(filepath.Base(path), i.Command, err, stdout.Bytes(), stderr.Bytes())
+		return nil, pluginError(i.Command, err, stdout.Bytes(), stderr.Bytes())
 	}
 	for line := range strings.Lines(stderr.String()) {
 		if line = strings.TrimSpace(line); line != "" && warn != nil {
@@ -84,11 +84,11 @@ func (i Invocation) environ() []string {
 }
 
 // pluginError is what a plugin that failed says: an error as the specification has it,
-// or else whatever it printed.
-func pluginError(name, command string, err error, stdout, stderr []byte) error {
+// or else whatever it printed. Which plugin it was the caller says.
+func pluginError(command string, err error, stdout, stderr []byte) error {
 	var said Error
 	if json.Unmarshal(stdout, &said) == nil && (said.Msg != "" || said.Code != 0) {
-		said.Msg = oneLine(fmt.Sprintf("plugin %s: %s: %s", name, command, said.Msg))
+		said.Msg = oneLine(command + ": " + said.Msg)
 		said.Details = oneLine(said.Details)
 		return &said
 	}
@@ -101,9 +101,9 @@ func pluginError(name, command string, err error, stdout, stderr []byte) error {
 		text = text[:longest] + "..."
 	}
 	if _, ended := errors.AsType[*exec.ExitError](err); !ended { // it didn't even start
-		return fmt.Errorf("plugin %s: %s: %w", name, command, err)
+		return fmt.Errorf("%s: %w", command, err)
 	}
-	return Errorf(CodeInternal, "plugin %s: %s: %v: %s", name, command, err, text)
+	return Errorf(CodeInternal, "%s: %v: %s", command, err, text)
 }
 
 func oneLine(s string) string {
