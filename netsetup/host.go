@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -47,6 +48,12 @@ type Uplink struct {
 	Name  string
 	Index int
 	MTU   int // bytes
+}
+
+// Device returns the MAC address and the MTU of a device on the host.
+func (h *Host) Device(name string) (net.HardwareAddr, int, error) {
+	l, err := h.c.linkByName(name)
+	return l.mac, l.mtu, err
 }
 
 const ethernetMTU = 1500

@@ -12,5 +12,5 @@ func TestMain(m *testing.M) {
 	if os.Getenv("NSINIT_VM") != "" {
 		netsetuptest.Patience = 2 * time.Minute // emulation is 10 to 20 times slower
 	}
-	os.Exit(m.Run()) //nolint:forbidigo // as the testing package would
+	os.Exit(m.Run())
 }

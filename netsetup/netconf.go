@@ -275,7 +275,7 @@ func (c *confReader) nsinitKey(path string, v *jsonValue) {
 	switch v.text {
 	case "native":
 	case "exec":
-		c.faultf(path, v.text, `running the real plugin is not supported yet; "native", or leave it out`)
+		c.faultf(path, v.text, `a program of its own, which cannot be run here; "native", or leave it out`)
 	default:
 		c.faultf(path, v.text, `"native" is wanted`)
 	}

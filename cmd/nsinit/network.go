@@ -175,11 +175,11 @@ func meaning(n *container.NetworkInfo) [][]string {
 		add("masquerade:", "leaves with the host's address")
 	}
 	for _, u := range n.Users {
-		text := u.Container + " " + u.IfName
+		words := []string{u.Container, u.IfName}
 		for _, p := range u.Addresses {
-			text += " " + p.Addr().String()
+			words = append(words, p.Addr().String())
 		}
-		add("used by:", text)
+		add("used by:", strings.Join(words, " "))
 	}
 	if others := len(n.Leases) - addressCount(n); others > 0 {
 		add("leases:", fmt.Sprintf("%d more, of other tools or of killed containers (nsinit gc)", others))

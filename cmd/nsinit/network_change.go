@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/container"
 	"github.com/nsinit/nsinit/netsetup"
@@ -115,11 +116,11 @@ func (a *app) networkAttach(id, network, dir string, pluginDirs []string, noForw
 	if a.json {
 		return a.printJSON(made)
 	}
-	line := made.IfName
+	words := []string{made.IfName}
 	for _, p := range made.Addresses {
-		line += " " + p.String()
+		words = append(words, p.String())
 	}
-	return a.print(line + "\n")
+	return a.print(strings.Join(words, " ") + "\n")
 }
 
 // dryRun prints what would be done.

@@ -3,6 +3,7 @@ package differential
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -166,9 +167,7 @@ const network, containerID = "net", "c1"
 // conflist is the network as a file has it.
 func (c *testCase) conflist() []byte {
 	list := map[string]any{"cniVersion": c.version, "name": network, "plugins": c.plugins}
-	for k, v := range c.set {
-		list[k] = v
-	}
+	maps.Copy(list, c.set)
 	b, _ := json.Marshal(list)
 	return b
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,7 +50,7 @@ var errCrash = errors.New("crash")
 // ExecPlugin runs a plugin on the host.
 func (c *caller) ExecPlugin(_ context.Context, path string, stdin []byte, env []string) ([]byte, error) {
 	cmd := c.node.Command(path)
-	cmd.Env = append(env, "PATH="+netsetuptest.Path, "LC_ALL=C")
+	cmd.Env = append(slices.Clone(env), "PATH="+netsetuptest.Path, "LC_ALL=C")
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

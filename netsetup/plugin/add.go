@@ -64,7 +64,7 @@ func (p *Plugin) attach(ctx context.Context, c *call) (result cni.Result, err er
 		err = netsetup.ConfigureIn(target, a)
 	}
 	if err == nil {
-		result, err = resultOf(c, &plan, a)
+		result, err = resultOf(c, h, &plan, a)
 	}
 	if err == nil {
 		err = r.finish(c, target, a)

@@ -55,7 +55,7 @@ func takeOut(a attached, netns string) error {
 	}
 	target, err := netsetup.OpenNetNS(netns)
 	if err != nil {
-		return nil //nolint:nilerr // the namespace is gone, and the interface with it
+		return nil // the namespace is gone, and the interface with it
 	}
 	defer target.Close()
 	if inode, err := target.Inode(); err != nil || inode != a.Inode {
@@ -100,7 +100,7 @@ func (p *Plugin) withoutRecord(c *call) error {
 	}
 	target, err := netsetup.OpenNetNS(c.netns)
 	if err != nil {
-		return nil //nolint:nilerr // gone
+		return nil
 	}
 	defer target.Close()
 	return netsetup.Detach(target, netsetup.Attachment{Strategy: c.conf.Type, IfName: c.ifName})
@@ -110,7 +110,7 @@ func (p *Plugin) withoutRecord(c *call) error {
 func (p *Plugin) release(c *call) error {
 	plan, err := netsetup.PlanAddresses(c.request())
 	if err != nil || plan.IPAM == "" {
-		return nil //nolint:nilerr // an address plugin that isn't ours
+		return nil
 	}
 	return ipam.Release(plan.DataDir, c.conf.Name, c.id, c.ifName)
 }

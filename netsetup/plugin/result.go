@@ -1,23 +1,21 @@
 package plugin
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/cni"
-	"github.com/vishvananda/netlink"
 )
 
 // resultOf is what a plugin of c's type answers for a: the host's devices first, then
 // the container's.
-func resultOf(c *call, p *netsetup.Plan, a netsetup.Attachment) (cni.Result, error) {
+func resultOf(c *call, h *netsetup.Host, p *netsetup.Plan, a netsetup.Attachment) (cni.Result, error) {
 	var r cni.Result
 	for _, name := range []string{a.Bridge, a.HostIf} {
 		if name == "" {
 			continue
 		}
-		dev, err := hostInterface(name)
+		dev, err := hostInterface(h, name)
 		if err != nil {
 			return r, err
 		}
@@ -40,12 +38,12 @@ func resultOf(c *call, p *netsetup.Plan, a netsetup.Attachment) (cni.Result, err
 	return r.To(c.version()), nil
 }
 
-func hostInterface(name string) (cni.Interface, error) {
-	l, err := netlink.LinkByName(name)
+func hostInterface(h *netsetup.Host, name string) (cni.Interface, error) {
+	mac, mtu, err := h.Device(name)
 	if err != nil {
-		return cni.Interface{}, fmt.Errorf("%s: look up: %w", name, err)
+		return cni.Interface{}, err
 	}
-	return cni.Interface{Name: name, MAC: l.Attrs().HardwareAddr.String(), MTU: l.Attrs().MTU}, nil
+	return cni.Interface{Name: name, MAC: mac.String(), MTU: mtu}, nil
 }
 
 // routesOf are the plan's, as they were asked for. isDefaultGateway's have the gateway

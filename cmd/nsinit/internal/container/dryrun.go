@@ -114,7 +114,7 @@ func (r *Runtime) DryRunAttach(ctx context.Context, id string, req netsetup.Requ
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer func() { _ = c.close() }()
 	p, err := c.plan(ctx, &req, func(ctx context.Context, _ *netsetup.Host, dir string, req *netsetup.Request) error {
 		return ipam.Preview(ctx, dir, req)
 	})
