@@ -83,7 +83,7 @@ func parseCases(file, text string, macros map[string]string) (all []*testCase, e
 		case line == "" || word == "#":
 			continue
 		case word == "==":
-			all = append(all, &testCase{name: file + "/" + value, version: "1.0.0", ifName: "eth0"})
+			all = append(all, &testCase{name: file + "/" + strings.ReplaceAll(value, " ", "_"), version: "1.0.0", ifName: "eth0"})
 			continue
 		case len(all) == 0:
 			return nil, fmt.Errorf("line %d: before the first case: %q", number+1, line)
