@@ -102,6 +102,16 @@ func TestDeviceComesHome(t *testing.T) {
 			})
 			m.nsinit(t, "delete", c.id).OK(t)
 			home()
+			c = m.detached(t, "web", "--net-device", "eth9:lan%d", "sleep", "100")
+			m.nsinit(t, "network", "detach", c.id, "lan0").OK(t)
+			if left := c.node(t).Links(t); len(left) != 1 {
+				t.Errorf("inside after detach: %v", netsetuptest.Names(left))
+			}
+			m.Run(t, "ip", "link", "show", "dev", "eth9", "up").OK(t)
+			m.nsinit(t, "network", "attach", c.id, file).OK(t)
+			c.node(t).Link(t, "eth0")
+			m.nsinit(t, "delete", "--force", c.id).OK(t)
+			home()
 			if r := m.run(t, "--network", file, "--", "/no/such").Want(t, 127); !strings.HasPrefix(r.Stderr, "nsinit: ") {
 				t.Errorf("said %q", r.Stderr)
 			}

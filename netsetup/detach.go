@@ -12,7 +12,7 @@ import (
 // device comes home by that, too.
 func Detach(target *NetNS, a Attachment) error {
 	switch a.Strategy {
-	case "loopback", "netns", "host-device":
+	case "loopback", "netns", "host-device", "net-device":
 		return nil
 	}
 	return target.Do(func() error {

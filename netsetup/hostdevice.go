@@ -37,6 +37,9 @@ func (hostDevice) Plan(r Request) (Plan, error) {
 			{"dpdkMode", c.boolean(&own.dpdk)},
 		}
 	})
+	if r.Runtime.DeviceID == "" {
+		r.Runtime.DeviceID = conf.asked.deviceID
+	}
 	p, faults := planNet(r, conf)
 	if err == nil && own.want.isZero() && r.Runtime.DeviceID == "" {
 		err = fmt.Errorf("%s: no device given; device, hwaddr, kernelpath or pciBusID", r.where())
@@ -46,6 +49,15 @@ func (hostDevice) Plan(r Request) (Plan, error) {
 	}
 	p.UplinkMTU, p.Own = false, own
 	return p, errors.Join(err, faults)
+}
+
+// driven tells whether a program drives the device: of one on the PCI bus its driver
+// says so, of others the configuration.
+func (c hostDeviceConf) driven(want wantedDevice) (bool, error) {
+	if want.pci == "" {
+		return c.dpdk, nil
+	}
+	return want.userspace(sysfs)
 }
 
 // parseHwaddr reads a link-layer address of any length.
@@ -85,10 +97,8 @@ func (hostDevice) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, ad
 	if err != nil {
 		return Attachment{}, err
 	}
-	if want.pci != "" {
-		if conf.dpdk, err = want.userspace(sysfs); err != nil {
-			return Attachment{}, err
-		}
+	if conf.dpdk, err = conf.driven(want); err != nil {
+		return Attachment{}, err
 	}
 	if conf.dpdk {
 		a.MAC, a.Configured = "", true

@@ -98,3 +98,38 @@ func (loopback) Commands(_ Plan, a Attachment) []Command {
 	}
 	return []Command{{Inside: true, Line: "ip link set lo" + mtu + " up"}}
 }
+
+// chainedLoopback is the type loopback behind another plugin of a list, which it
+// leaves as it is: every container's lo is up in any case.
+type chainedLoopback struct{}
+
+// LoopbackPolicy returns the policy of the type loopback.
+func LoopbackPolicy() Policy { return chainedLoopback{} }
+
+// Plan validates the plugin's keys.
+func (chainedLoopback) Plan(p Plan, plugin Plugin) (any, error) {
+	alone := *p.Network
+	alone.Plugins = []Plugin{plugin}
+	_, err := loopback{}.Plan(Request{Strategy: "loopback", Network: &alone, Source: p.Source})
+	return nil, err
+}
+
+// Attach has nothing to make.
+func (chainedLoopback) Attach(ctx context.Context, _ *Host, _ *NetNS, _ Plan, _ any, _ *Attachment, _ Recorder) error {
+	return ctx.Err()
+}
+
+// Check compares lo.
+func (chainedLoopback) Check(ctx context.Context, h *Host, target *NetNS, p Plan, _ any, _ Attachment) ([]Difference, error) {
+	a, err := loopback{}.Attach(ctx, h, target, p, nil, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	a.MTU = 0
+	return h.checkBoth(target, a, nil)
+}
+
+// Commands returns what is done with lo in any case.
+func (chainedLoopback) Commands(Plan, any, Attachment) []Command {
+	return []Command{{Inside: true, Line: "ip link set lo up"}}
+}

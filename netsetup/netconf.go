@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // A netConf is the configuration of the strategies that give a container an
@@ -217,6 +219,10 @@ func (c *confReader) routes(to *[]placedRoute) func(string, *jsonValue) {
 		if _, ok := v.get("dst"); !ok && v.kind == '{' {
 			c.faults = append(c.faults, fmt.Errorf("%s: %s.dst: missing; as 10.2.0.0/16", c.where, path))
 			return
+		}
+		if r.Gateway.IsUnspecified() { // none, not even the network's
+			r.Gateway = netip.Addr{}
+			r.Scope = max(r.Scope, unix.RT_SCOPE_LINK)
 		}
 		if r.Dst.IsValid() { // else its fault is told
 			*to = append(*to, r)

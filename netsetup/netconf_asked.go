@@ -20,6 +20,7 @@ type askedConf struct {
 	macPlace string         // where it was written
 	ranges   []poolSet      // runtimeConfig.ipRanges
 	dns      DNS            // runtimeConfig.dns
+	deviceID string         // runtimeConfig.deviceID
 }
 
 // A placedPrefix is an address with the place where it was written.
@@ -83,6 +84,7 @@ func (c *confReader) runtimeConfig(to *askedConf) func(string, *jsonValue) {
 			{"mac", c.text(&mac)},
 			{"ipRanges", c.list(c.rangeSet(&to.ranges))},
 			{"dns", c.runtimeDNS(&to.dns)},
+			{"deviceID", c.text(&to.deviceID)},
 		})
 		if mac != "" {
 			to.mac, to.macPlace = mac, c.where+": "+path+".mac"

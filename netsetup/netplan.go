@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -258,6 +259,9 @@ func (p *Plan) attachment(addrs []netip.Prefix, gateways []netip.Addr) (Attachme
 	}
 	a.Gateways, a.Routes = p.routesInside(addrs, gateways)
 	if a.DNS.isZero() && p.ResolvConf != "" {
+		if _, err := os.Stat(p.ResolvConf); err != nil {
+			return a, fmt.Errorf("%s: plugins[0].ipam.resolvConf: %w", p.fileName(), err)
+		}
 		host, err := readHostResolvers(p.ResolvConf, systemdResolvers)
 		if err != nil {
 			return a, err

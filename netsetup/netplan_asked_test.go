@@ -97,3 +97,22 @@ func TestAskedRefuses(t *testing.T) {
 		wantFaults(t, err, test.want...)
 	}
 }
+
+// TestRouteWithoutGateway has the ways to say that a route has none.
+func TestRouteWithoutGateway(t *testing.T) {
+	t.Parallel()
+	p := planOf(t, `{"type": "bridge", "isDefaultGateway": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
+		"routes": [{"dst": "10.7.0.0/16"}, {"dst": "10.8.0.0/16", "gw": "0.0.0.0"}, {"dst": "10.9.0.0/16", "scope": 254}, {"dst": "fd00:9::/64", "gw": "::"}]}}`)
+	a, err := p.attachment(prefixes("10.1.0.2/24", "fd00:1::2/64"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range a.Routes {
+		got = append(got, fmt.Sprint(r.Dst, " ", r.Gateway, " ", r.Scope))
+	}
+	wantEqual(t, "routes", fmt.Sprint(got), "[10.7.0.0/16 10.1.0.1 0 10.8.0.0/16 invalid IP 253 10.9.0.0/16 invalid IP 254 fd00:9::/64 invalid IP 253]")
+	p.ResolvConf = t.TempDir() + "/missing"
+	_, err = p.attachment(prefixes("10.1.0.2/24"), nil)
+	wantError(t, err, "lan.conflist: plugins[0].ipam.resolvConf: ", "no such file")
+}

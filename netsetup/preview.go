@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,8 @@ func Preview(h *Host, p Plan, addrs []netip.Prefix, gateways []netip.Addr) (a At
 		a.MTU, a.Tap = p.MTU, &own.Tap
 	case "host-device":
 		err = h.previewHostDevice(p, &a)
+	case "net-device":
+		err = h.previewNetDevice(p, &a)
 	case "loopback":
 		a = Attachment{Network: p.networkName(), Strategy: p.Strategy, IfName: loopbackIfName, MTU: p.MTU}
 	}
@@ -177,11 +180,31 @@ func (h *Host) previewHostDevice(p Plan, a *Attachment) error {
 	if err != nil {
 		return err
 	}
+	if conf.dpdk, err = conf.driven(want); err != nil || conf.dpdk {
+		a.MAC, a.Configured = "", true
+		return err
+	}
 	dev, err := h.find(sysfs, want)
 	if err != nil {
 		return err
 	}
 	a.lent(p, deviceState{Name: dev.name, MAC: dev.mac, MTU: dev.mtu})
+	return nil
+}
+
+// previewNetDevice takes the first number for a name that is to get one.
+func (h *Host) previewNetDevice(p Plan, a *Attachment) error {
+	dev, err := h.c.linkByAnyName(p.Device)
+	if err != nil {
+		return err
+	}
+	was := deviceState{Name: dev.name, MAC: dev.mac, MTU: dev.mtu}
+	if was.Addresses, err = h.c.addrMessages(dev.index); err != nil {
+		return fmt.Errorf("%s: list addresses: %w", dev.name, err)
+	}
+	a.IfName = strings.Replace(p.IfName, "%d", "0", 1)
+	a.lent(p, was)
+	a.Kept, a.Addresses = keptAddresses(was.Addresses)
 	return nil
 }
 

@@ -23,6 +23,8 @@ func PolicyOf(kind string, opts policy.Options) netsetup.Policy {
 		return policy.Portmap(opts)
 	case "bandwidth":
 		return netsetup.BandwidthPolicy()
+	case "loopback":
+		return netsetup.LoopbackPolicy()
 	case "sbr":
 		return netsetup.SBRPolicy()
 	case "tuning":

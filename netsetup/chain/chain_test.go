@@ -28,3 +28,15 @@ func TestPlanFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestLoopbackBehind has the type loopback as a further plugin, as some lists have it.
+func TestLoopbackBehind(t *testing.T) {
+	t.Parallel()
+	n := &netsetup.Network{Name: "lan", CNIVersion: "1.1.0", Source: "lan.conflist", Plugins: []netsetup.Plugin{
+		{Type: "bridge", Raw: []byte(`{"type": "bridge"}`)}, {Type: "loopback", Raw: []byte(`{"type": "loopback"}`)},
+	}}
+	plans, err := Plan([]netsetup.Request{{Strategy: "bridge", Network: n, Source: "--network lan"}})
+	if err != nil || len(plans) != 1 || len(plans[0].Policies) != 1 {
+		t.Errorf("%+v, %v", plans, err)
+	}
+}

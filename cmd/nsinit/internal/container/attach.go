@@ -143,7 +143,9 @@ func (c *connection) undo(ctx context.Context, a netsetup.Attachment, ifName str
 	list, err := entries(c.rec.path("objects"))
 	errs := []error{err}
 	for _, e := range slices.Backward(list) {
-		if e.Attachment != ifName {
+		// A device's name inside may have been a template when it was recorded.
+		device := e.Kind == netsetup.KindDevice && e.IfName == ifName
+		if e.Attachment != ifName && !device {
 			continue
 		}
 		if err := undoObject(ctx, c.net, e.Object); err != nil {

@@ -70,7 +70,7 @@ func (r *Runtime) DryRun(ctx context.Context, s *Spec) (*DryRun, error) {
 		return nil, err
 	}
 	defer net.Close()
-	reqs := slices.Clone(s.Networks)
+	reqs := slices.Concat(s.Networks, s.netDevices())
 	for i := range reqs {
 		if err := ipam.Preview(ctx, r.dataDir(), &reqs[i]); err != nil {
 			return nil, fmt.Errorf("%s: %w", reqs[i].Source, err)
@@ -92,7 +92,7 @@ func (r *Runtime) preview(ctx context.Context, net *netsetup.Host, d *DryRun, id
 		}
 		a, steps, err := chain.Preview(ctx, net, p, opts, before)
 		if err != nil {
-			return fmt.Errorf("network %q: %w", p.Network.Name, err)
+			return fmt.Errorf("%s: %w", networkOf(p), err)
 		}
 		before = append(before, a)
 		one := DryRunOfOne{Network: a.Network, IfName: a.IfName}
