@@ -219,11 +219,20 @@ func TestNetworkAdd(t *testing.T) {
 	}
 	files, _ := os.ReadDir(dir)
 	for _, args := range [][]string{
-		{"one"}, {"nsinit"}, {"a b"}, {"../x"},
-		{"--subnet", "10.82.0.1/24", "x"}, {"--subnet", "10.82.0.0/24", "--gateway", "10.83.0.1", "x"},
+		{"one"},
+		{"nsinit"},
+		{"a b"},
+		{"../x"},
+		{"--subnet", "10.82.0.1/24", "x"},
+		{"--subnet", "10.82.0.0/24", "--gateway", "10.83.0.1", "x"},
 		{"--subnet", "10.82.0.0/24", "--subnet", "10.82.0.0/25", "x"},
-		{"--ip-range", "10.82.0.9-10.82.0.1", "x"}, {"-d", "frob", "x"}, {"-o", "mtu=12", "x"}, {"-o", "speed=12", "x"}, {"-o", "parent=eth0", "x"},
-		{"-d", "macvlan", "--gateway", "10.82.0.1", "x"}, {"-d", "macvlan", "--ipv6", "x"}, {"--ipam-driver", "none", "--subnet", "10.82.0.0/24", "x"},
+		{"--ip-range", "10.82.0.9-10.82.0.1", "x"},
+		{"-d", "frob", "x"},
+		{"-o", "mtu=12", "x"},
+		{"-o", "speed=12", "x"},
+		{"-o", "parent=eth0", "x"},
+		{"-d", "macvlan", "--ipv6", "x"},
+		{"--ipam-driver", "none", "--subnet", "10.82.0.0/24", "x"},
 	} {
 		if err := oneLine(add(args...).Want(t, 125)); err != nil {
 			t.Errorf("%v: %v", args, err)

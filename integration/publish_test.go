@@ -24,7 +24,6 @@ func published(from *netsetuptest.Node, port int, to ...netip.Addr) error {
 	return nil
 }
 
-
 // TestPublish publishes on the default network, and gives the ports back with the container.
 func TestPublish(t *testing.T) {
 	t.Parallel()

@@ -50,8 +50,9 @@ type Runtime struct {
 	IPRanges     [][]Subnet        `json:"ipRanges,omitzero"`
 	DNS          DNS               `json:"dns,omitzero"`
 	Aliases      []string          `json:"aliases,omitzero"`
-	Args         map[string]string `json:"args,omitzero"`     // CNI_ARGS
-	DeviceID     string            `json:"deviceID,omitzero"` // host-device: a PCI or auxiliary device
+	Args         map[string]string `json:"args,omitzero"`       // CNI_ARGS
+	DeviceID     string            `json:"deviceID,omitzero"`   // host-device: a PCI or auxiliary device
+	PluginDirs   []string          `json:"pluginDirs,omitzero"` // where plugins that are run lie; nil = CNI_PATH, else /opt/cni/bin
 }
 
 // A PortMapping publishes ports of the container on the host.

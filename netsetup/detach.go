@@ -11,6 +11,9 @@ import (
 // error. What a has on the host besides, its record says (Undo); a host's own
 // device comes home by that, too.
 func Detach(target *NetNS, a Attachment) error {
+	if isExternal(a.Strategy) {
+		return nil // the plugin's DEL does it, from the record
+	}
 	switch a.Strategy {
 	case "loopback", "netns", "host-device", "net-device":
 		return nil

@@ -13,37 +13,42 @@ import (
 
 const hostDeviceNet = `{"type": "host-device", "device": "eth9"}`
 
-// office is a device with all that one can have: far9 is its other end.
+// office is a device with all that one can have: far9 is its other end. One ip for many
+// commands, for the sake of emulated machines.
 const office = `
-ip link add eth9 mtu 1400 address 02:00:00:00:00:09 type veth peer name far9 mtu 1400
-ip link set far9 up
-ip link property add dev eth9 altname office-uplink-with-a-long-name altname office9
-ip link set eth9 alias 'to the office' txqueuelen 77 multicast off
+ip -batch - <<END
+link add eth9 mtu 1400 address 02:00:00:00:00:09 type veth peer name far9 mtu 1400
+link set far9 up
+link property add dev eth9 altname office-uplink-with-a-long-name altname office9
+link set eth9 alias "to the office" txqueuelen 77 multicast off
+END
 echo 2 >/proc/sys/net/ipv4/conf/eth9/rp_filter
 echo 0 >/proc/sys/net/ipv6/conf/eth9/accept_ra
 echo 1 >/proc/sys/net/ipv6/conf/eth9/keep_addr_on_down
 echo 41000 >/proc/sys/net/ipv4/neigh/eth9/base_reachable_time_ms
-ip link set eth9 up
-ip addr add 10.9.0.2/24 brd + label eth9:a dev eth9
-ip addr add 10.9.0.3/24 brd + dev eth9
-ip addr add 10.8.0.1 peer 10.8.0.2/32 dev eth9
-ip addr add 10.7.0.1/24 valid_lft 3000 preferred_lft 2000 dev eth9
-ip addr add 10.6.0.1/24 metric 77 noprefixroute dev eth9
-ip addr add fd00:9::2/64 nodad dev eth9
-ip addr add fd00:9::3/64 dev eth9 valid_lft 3000 preferred_lft 0
-ip addr add fd00:8::3/64 nodad noprefixroute home dev eth9
-ip route add default via 10.9.0.1 metric 50
-ip route add 10.60.0.0/16 via 10.9.0.1 src 10.9.0.3 mtu 1300 proto static
-ip route add 10.61.0.0/16 via 10.61.0.1 dev eth9 onlink
-ip route add 10.62.0.0/16 dev eth9 table 100 scope link
-ip route add 10.63.0.0/16 table 100 nexthop via 10.9.0.1 weight 3 nexthop via 10.9.0.4 weight 1
-ip route add 10.64.0.0/16 tos 0x10 via 10.65.0.1 dev eth9 onlink
-ip -6 route add default via fd00:9::1 dev eth9 metric 50
-ip -6 route add fd00:60::/64 via fd00:9::1 src fd00:8::3 dev eth9 table 200
-ip -6 route add fd00:61::/64 nexthop via fd00:9::1 dev eth9 nexthop via fd00:9::4 dev eth9
-ip -6 route add fd00:62::/64 dev eth9 expires 3000 pref high
-ip neigh add 10.9.0.77 lladdr 02:00:00:00:00:77 dev eth9 nud permanent
-ip -6 neigh add fd00:9::77 lladdr 02:00:00:00:00:77 dev eth9 nud permanent
+ip -batch - <<END
+link set eth9 up
+addr add 10.9.0.2/24 brd + label eth9:a dev eth9
+addr add 10.9.0.3/24 brd + dev eth9
+addr add 10.8.0.1 peer 10.8.0.2/32 dev eth9
+addr add 10.7.0.1/24 valid_lft 3000 preferred_lft 2000 dev eth9
+addr add 10.6.0.1/24 metric 77 noprefixroute dev eth9
+addr add fd00:9::2/64 nodad dev eth9
+addr add fd00:9::3/64 dev eth9 valid_lft 3000 preferred_lft 0
+addr add fd00:8::3/64 nodad noprefixroute home dev eth9
+route add default via 10.9.0.1 metric 50
+route add 10.60.0.0/16 via 10.9.0.1 src 10.9.0.3 mtu 1300 proto static
+route add 10.61.0.0/16 via 10.61.0.1 dev eth9 onlink
+route add 10.62.0.0/16 dev eth9 table 100 scope link
+route add 10.63.0.0/16 table 100 nexthop via 10.9.0.1 weight 3 nexthop via 10.9.0.4 weight 1
+route add 10.64.0.0/16 tos 0x10 via 10.65.0.1 dev eth9 onlink
+route add default via fd00:9::1 dev eth9 metric 50
+route add fd00:60::/64 via fd00:9::1 src fd00:8::3 dev eth9 table 200
+route add fd00:61::/64 nexthop via fd00:9::1 dev eth9 nexthop via fd00:9::4 dev eth9
+route add fd00:62::/64 dev eth9 expires 3000 pref high
+neigh add 10.9.0.77 lladdr 02:00:00:00:00:77 dev eth9 nud permanent
+neigh add fd00:9::77 lladdr 02:00:00:00:00:77 dev eth9 nud permanent
+END
 `
 
 // newOffice is a host with that device, a container, and how it all looked.
@@ -159,7 +164,8 @@ func TestHostDeviceComesHome(t *testing.T) {
 
 	// The container does what it can to it.
 	c.Run(t, "sh", "-e", "-c", `
-		ip link set eth0 down name other mtu 1300 address 02:00:00:00:00:aa alias mine txqueuelen 5 multicast on
+		ip link set eth0 down
+		ip link set eth0 name other mtu 1300 address 02:00:00:00:00:aa alias mine txqueuelen 5 multicast on
 		ip link property del dev other altname office9
 		ip link set other up promisc on
 		ip addr add 10.1.0.1/24 dev other

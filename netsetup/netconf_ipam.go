@@ -54,11 +54,8 @@ func (c *confReader) ipam(to *ipamConf) func(string, *jsonValue) {
 			c.hostLocal(path, v, to, keys)
 		case "static":
 			c.static(path, v, to, keys)
-		case "dhcp":
-			c.faultf(path+".type", kind.text, "not supported yet; host-local or static")
-		default:
-			c.faultf(path+".type", kind.text, `unknown; "host-local" or "static"%s`,
-				didYouMean(kind.text, []string{"host-local", "static"}))
+		default: // a program, which reads its keys itself
+			c.text(&to.kind)(path+".type", kind)
 		}
 	}
 }

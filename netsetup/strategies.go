@@ -12,6 +12,9 @@ import (
 // process, or a word of the --network flag. A switch and not a map: the init
 // links this package, and a map would be filled at each start.
 func strategyOf(name string) Strategy {
+	if isExternal(name) {
+		return external{}
+	}
 	switch name {
 	case "bridge":
 		return bridge{}

@@ -36,7 +36,7 @@ type Plan struct {
 	Gateway    bool     // bridge: the bridge carries the gateway addresses (isGateway)
 	Defaults   bool     // bridge: the default routes lead there (isDefaultGateway)
 	Subnets    []Subnet // pools that addresses come from, with their gateways
-	IPAM       string   // "host-local", "static" or ""
+	IPAM       string   // "host-local", "static", "", or the type of an address plugin that is run
 	DataDir    string   // host-local: where leases are kept; "" = the plugins' own
 	Masquerade bool     // traffic to the outside leaves with the host's address
 	NoIPv6     bool     // no IPv6 address asked: none on the device either

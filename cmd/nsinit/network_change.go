@@ -67,8 +67,9 @@ What it has on the host goes with detach, with the container's end, with delete 
 		setup: func(a *app) ([]group, action) {
 			var dir string
 			var noForwarding, dryRun bool
+			var pluginDirs []string
 			groups := []group{configDirFlag(&dir)}
-			groups[0].flags = append(groups[0].flags, flag{
+			groups[0].flags = append(groups[0].flags, pluginDirFlag(&pluginDirs), flag{
 				name: "no-forwarding", set: toggle(&noForwarding),
 				help: "fail where the network would need the host's forwarding switched on",
 			}, flag{
@@ -79,18 +80,31 @@ What it has on the host goes with detach, with the container's end, with delete 
 				if err := checkID(args[0]); err != nil {
 					return exitFailure, err
 				}
-				return 0, a.networkAttach(args[0], args[1], dir, noForwarding, dryRun)
+				return 0, a.networkAttach(args[0], args[1], dir, pluginDirs, noForwarding, dryRun)
 			}
 		},
 	}
 }
 
-func (a *app) networkAttach(id, network, dir string, noForwarding, dryRun bool) error {
+// pluginDirFlag is where CNI plugins are found that are run.
+func pluginDirFlag(dirs *[]string) flag {
+	return flag{
+		name: "plugin-dir", arg: "DIR", repeat: true, set: appendTo(dirs, absolutePath),
+		help: "where CNI plugins that nsinit doesn't have itself are looked up (default: CNI_PATH, else /opt/cni/bin)",
+	}
+}
+
+func absolutePath(s string) (path string, err error) {
+	err = absolute(&path)(s)
+	return path, err
+}
+
+func (a *app) networkAttach(id, network, dir string, pluginDirs []string, noForwarding, dryRun bool) error {
 	req, err := netsetup.ParseFlag(network, []string{dir})
 	if err != nil {
 		return err
 	}
-	req.Source = network
+	req.Source, req.Runtime.PluginDirs = network, pluginDirs
 	if dryRun {
 		return a.dryRun(a.runtime().DryRunAttach(context.Background(), id, req, noForwarding))
 	}

@@ -58,6 +58,7 @@ type runRequest struct {
 	networks         []string
 	netDevices       map[string]specs.LinuxNetDevice
 	networkConfigDir string
+	pluginDirs       []string
 	netnsName        string
 	noForwarding     bool
 	dryRun           bool
@@ -231,6 +232,7 @@ func (r *runRequest) setNetworks(s *container.Spec) error {
 		if err != nil {
 			return fmt.Errorf("--network: %w", err)
 		}
+		req.Runtime.PluginDirs = r.pluginDirs
 		switch req.Strategy {
 		case "host":
 			s.HostNet = true

@@ -88,6 +88,7 @@ func (r *runRequest) networkFlags() []flag {
 			name: "network-config-dir", arg: "DIR", set: absolute(&r.networkConfigDir),
 			help: "where CNI network lists are looked up (default " + networkConfigDir + ")",
 		},
+		pluginDirFlag(&r.pluginDirs),
 		{
 			name: "publish", short: "p", arg: "[[IP:][HOSTPORT]:]PORT[/PROTOCOL]", repeat: true, set: appendTo(&r.publish, parsePublish),
 			help: "make a port of the container, or a range of them, reachable at the host; tcp, udp or sctp; without a host port a free one is chosen",

@@ -67,7 +67,9 @@ func judge(all []*series, assert bool) error {
 		limit      float64
 		aim        bool // worth saying, but no failure
 	}{
-		{nsinitName, crunName, 1, false}, {nsinitName, cniName, 0.2, false}, {nsinitName, floorName, 2.5, true},
+		{nsinitName, crunName, 1, false},
+		{nsinitName, cniName, 0.2, false},
+		{nsinitName, floorName, 2.5, true},
 		{nsinitChainRun, cniChainName, 0.1, false},
 	} {
 		nsinit, peer := find(all, target.ours), find(all, target.peer)

@@ -57,7 +57,7 @@ func playRun(t *testing.T, tc *testCase) history {
 // namespace ends with it.
 func (h history) asRun() history {
 	as := history{facts: map[string]facts{"run": h.facts["ADD"].ofRun(), "run's end": h.facts["DEL"].ofRun()}, said: map[string]string{}}
-	outcome := fact{"outcome", "code"}
+	outcome := outcomeCode
 	if as.facts["run"][outcome] != "ok" {
 		as.facts["run"][outcome] = "fails"
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/ipam"
@@ -32,14 +33,15 @@ func PolicyOf(kind string, opts policy.Options) netsetup.Policy {
 	case "vrf":
 		return netsetup.VRFPolicy()
 	}
-	return nil
+	return externalPolicyOf(kind)
 }
 
 // Plan validates all requests of one container together, with all plugins of their
 // networks, and returns every fault, a line each. Nothing is asked of the kernel.
 func Plan(reqs []netsetup.Request) ([]netsetup.Plan, error) {
+	reqs, missing := externals(reqs)
 	plans, err := netsetup.PlanAll(reqs)
-	faults := []error{err}
+	faults := []error{missing, err}
 	for i := range plans {
 		faults = append(faults, planPolicies(&plans[i]))
 	}
@@ -53,14 +55,14 @@ func planPolicies(p *netsetup.Plan) error {
 	if p.Network == nil || len(p.Network.Plugins) == 0 {
 		return nil
 	}
-	var faults []error
+	faults := []error{planIPAM(*p)}
 	for i, plugin := range p.Network.Plugins[1:] {
-		pol := PolicyOf(plugin.Type, policy.Options{})
-		if pol == nil {
-			faults = append(faults, fmt.Errorf("%s: plugins[%d].type: %.64q: not supported yet; leave it out", p.Network.Source, i+1, plugin.Type))
+		plugin, err := planExternal(p, i+1, plugin)
+		if err != nil {
+			faults = append(faults, err)
 			continue
 		}
-		conf, err := pol.Plan(*p, plugin)
+		conf, err := PolicyOf(plugin.Type, policy.Options{}).Plan(*p, plugin)
 		faults = append(faults, err)
 		p.Policies = append(p.Policies, netsetup.PlannedPolicy{Plugin: plugin, Conf: conf})
 	}
@@ -71,15 +73,24 @@ func planPolicies(p *netsetup.Plan) error {
 // p.Owner is the container. What it makes dies with target or is recorded first, so
 // that after an error the caller undoes the records.
 func Attach(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p netsetup.Plan, opts policy.Options, record netsetup.Recorder) (a netsetup.Attachment, err error) {
+	return AttachPlan(ctx, h, target, &p, opts, record)
+}
+
+// AttachPlan is Attach, and leaves in p what an address plugin that was run has given.
+func AttachPlan(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, plan *netsetup.Plan, opts policy.Options, record netsetup.Recorder) (a netsetup.Attachment, err error) {
 	t := trace(h)
-	addrs, gateways, err := ipam.Allocate(ctx, p, p.Owner, record)
+	if err := keepResult(*plan, record); err != nil {
+		return a, err
+	}
+	if strings.HasPrefix(plan.Strategy, netsetup.ExternalPrefix) {
+		a, err = attachExternal(ctx, h, target, *plan, record)
+	} else {
+		a, err = connect(ctx, h, t, target, plan, record)
+	}
 	if err != nil {
 		return a, err
 	}
-	t.step("addresses", nil)
-	if a, err = netsetup.Attach(ctx, h, target, p, addrs, gateways, record); err != nil {
-		return a, err
-	}
+	p := *plan
 	t.strategy(p, a)
 	if err := hostPolicies(ctx, h, t, p, a, opts, record); err != nil {
 		return a, err
@@ -121,6 +132,10 @@ func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
 	switch {
 	case o.Kind == "lease":
 		return ipam.Undo(o)
+	case o.Kind == KindPlugin:
+		return undoPlugin(ctx, o)
+	case o.Kind == KindResult:
+		return undoResult(o)
 	case policy.Owns(o.Kind):
 		return policy.Undo(ctx, h, o)
 	}

@@ -21,7 +21,7 @@ func TestPlanFaults(t *testing.T) {
 	for _, want := range []string{
 		"lan.conflist: plugins[0].isGatway: unknown key; did you mean isGateway?",
 		`lan.conflist: plugins[0].mtu: "5": out of range`,
-		`lan.conflist: plugins[1].type: "nothing-that-is"`,
+		`lan.conflist: plugins[1].type: plugin "nothing-that-is": file does not exist in /opt/cni/bin`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error lacks %q:\n%v", want, err)

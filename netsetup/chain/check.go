@@ -16,6 +16,8 @@ func Check(ctx context.Context, h *netsetup.Host, target *netsetup.NetNS, p nets
 	faults := []error{err}
 	found, err := policy.Check(ctx, h, a, opts)
 	all, faults = append(all, found...), append(faults, err)
+	found, err = checkExternal(ctx, h, target, p, a)
+	all, faults = append(all, found...), append(faults, err)
 	for _, planned := range p.Policies {
 		pol := PolicyOf(planned.Plugin.Type, opts)
 		if pol == nil {

@@ -3,6 +3,7 @@ package chain
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,6 +24,9 @@ type Step struct {
 // and without doing anything. before are the container's other attachments, made or
 // previewed as well.
 func Preview(ctx context.Context, h *netsetup.Host, p netsetup.Plan, opts policy.Options, before []netsetup.Attachment) (netsetup.Attachment, []Step, error) {
+	if strings.HasPrefix(p.Strategy, netsetup.ExternalPrefix) || !netsetup.NativeIPAM(p.IPAM) {
+		return netsetup.Attachment{}, nil, fmt.Errorf("%s: another program is run for it (%s), and what that does nobody knows before; leave --dry-run out", p.Network.Source, strings.Trim(p.Strategy+", ipam "+p.IPAM, ", "))
+	}
 	var taken []ipam.Lease
 	var defaults []netip.Addr
 	for _, b := range before {

@@ -59,7 +59,7 @@ func (p *Plugin) attach(ctx context.Context, c *call) (result cni.Result, err er
 	if err != nil {
 		return result, err
 	}
-	a, err := chain.Attach(ctx, h, target, plan, p.options(), r.journal)
+	a, err := chain.AttachPlan(ctx, h, target, &plan, p.options(), r.journal)
 	if err == nil {
 		err = netsetup.ConfigureIn(target, a)
 	}

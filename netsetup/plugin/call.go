@@ -181,12 +181,26 @@ func (c *call) openNetNS() (*netsetup.NetNS, error) {
 	return ns, nil
 }
 
+// withoutWord leaves out "nsinit": "exec" of a plugin that was run for it: it would run
+// itself.
+func withoutWord(raw []byte) []byte {
+	var conf map[string]json.RawMessage
+	if !netsetup.RunsPlugin(netsetup.Plugin{Raw: raw}) || json.Unmarshal(raw, &conf) != nil {
+		return raw
+	}
+	delete(conf, "nsinit")
+	if less, err := json.Marshal(conf); err == nil {
+		return less
+	}
+	return raw
+}
+
 // request is what the call asks of its network. The configuration may be of a plugin
 // behind the first: then the plan is only what that one is told.
 func (c *call) request() netsetup.Request {
 	n := &netsetup.Network{
 		CNIVersion: c.version(), Name: c.conf.Name, Source: "network " + c.conf.Name,
-		Plugins: []netsetup.Plugin{{Type: c.conf.Type, Raw: c.raw}},
+		Plugins: []netsetup.Plugin{{Type: c.conf.Type, Raw: withoutWord(c.raw)}},
 	}
 	ifName := c.ifName
 	if c.conf.Type == "loopback" {

@@ -129,6 +129,9 @@ func (p *Plugin) gc(ctx context.Context, c *call) error {
 		}
 		errs = append(errs, err)
 	}
+	if plan, err := netsetup.PlanAddresses(c.request()); err == nil && c.kind == network {
+		errs = append(errs, chain.Delegate(ctx, "GC", plan, c.raw))
+	}
 	return errors.Join(errs...)
 }
 
@@ -240,7 +243,7 @@ func changed(prev, a netsetup.Attachment) (found []netsetup.Difference) {
 }
 
 // status tells whether an ADD could work.
-func (p *Plugin) status(c *call) error {
+func (p *Plugin) status(ctx context.Context, c *call) error {
 	h, err := netsetup.OpenHost(p.Warn)
 	if err != nil {
 		return cni.Errorf(cni.CodeUnavailable, "%v", err)
@@ -252,6 +255,9 @@ func (p *Plugin) status(c *call) error {
 	plan, err := netsetup.PlanAddresses(c.request())
 	if err != nil {
 		return invalid(err)
+	}
+	if err := chain.Delegate(ctx, "STATUS", plan, c.raw); err != nil {
+		return err
 	}
 	if err := ipam.Available(plan); err != nil {
 		return cni.Errorf(cni.CodeUnavailable, "%v", err)

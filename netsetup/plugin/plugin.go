@@ -82,7 +82,7 @@ func (p *Plugin) call(ctx context.Context, env func(string) string, stdin io.Rea
 	case "GC":
 		err = p.gc(ctx, c)
 	case "STATUS":
-		err = p.status(c)
+		err = p.status(ctx, c)
 	}
 	return answer, c.version(), err
 }

@@ -17,10 +17,13 @@ import (
 func ForgetDevice(ctx context.Context, device string, opt Options) error {
 	t := newTable()
 	var errs []error
-	for _, set := range []*nftables.Set{t.devices, t.local, t.routed, t.opened4, t.opened6} {
+	for _, set := range []*nftables.Set{t.devices, t.local, t.routed, t.opened4, t.opened6, t.guard.restricted, t.guard.admin} {
 		errs = append(errs, removeElement(ctx, device, set, nameElement(device)))
 	}
-	errs = append(errs, removeElement(ctx, device, t.samePort, pairElement(device)), forgetRecorded(ctx, device, opt))
+	for _, set := range []*nftables.Set{t.samePort, t.guard.inside, t.guard.isolated} {
+		errs = append(errs, removeElement(ctx, device, set, pairElement(device)))
+	}
+	errs = append(errs, forgetRecorded(ctx, device, opt))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s: %w", device, err)
 	}

@@ -178,7 +178,7 @@ func TestCommandsPublish(t *testing.T) {
 	pub := &publication{PortmapConf: netsetup.PortmapConf{Mappings: append(both(8080, int(echo.Port), 1), both(int(echo.Port), int(echo.Port), 2)...)}}
 	commands := portmap{}.Commands(netsetup.Plan{}, pub, a)
 	commands = append(commands, firewall{}.Commands(netsetup.Plan{}, &netsetup.FirewallConf{Ingress: "isolated", AdminChain: "CNI-ADMIN"}, a)...)
-	commands = append([]netsetup.Command{TableCommand()}, commands...)
+	commands = append([]netsetup.Command{makeCommand("inet", inetText)}, commands...)
 	for _, line := range commands {
 		l.Run(t, "sh", "-ec", line.Line).OK(t)
 	}

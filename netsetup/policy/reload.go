@@ -39,11 +39,10 @@ func Reload(ctx context.Context, _ *netsetup.Host, opt Options) error {
 		return fmt.Errorf("reload: %w", err)
 	}
 	t := newTable()
-	if len(e.changes(t)) == 0 && len(ledger.Changes) == 0 && len(ledger.Opened) == 0 {
-		return nil
-	}
-	if err := makeTable(ctx, t, ledger, e); err != nil {
-		return fmt.Errorf("reload: %w", err)
+	if len(e.changes(t)) > 0 || len(ledger.Changes) > 0 || len(ledger.Opened) > 0 {
+		if err := makeTable(ctx, t, ledger, e); err != nil {
+			return fmt.Errorf("reload: %w", err)
+		}
 	}
 	if err := dropEnded(ctx, objects, opt); err != nil {
 		return fmt.Errorf("reload: %w", err)
