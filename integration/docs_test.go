@@ -133,6 +133,24 @@ func (m *machine) hasDevices(t testing.TB, kind string) bool {
 	return !strings.Contains(r.Stderr, "Unknown device type")
 }
 
+// TestNetworkPagesRun wants every example of the networks' and policies' pages to be run.
+func TestNetworkPagesRun(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"../docs/network-*.md", "../docs/policy-*.md"} {
+		pages, _ := filepath.Glob(pattern)
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks, run := strings.Count(string(text), "```console"), len(sessionsOf(string(text)))
+			if blocks != run {
+				t.Errorf("%s: %d examples, of which %d are run", page, blocks, run)
+			}
+		}
+	}
+}
+
 func (s *session) run(t *testing.T, m *machine, page, dir string) {
 	t.Helper()
 	for _, c := range s.commands {

@@ -185,7 +185,9 @@ func tcLines(t *testing.T, n *netsetuptest.Node) (lines []string) {
 	add := func(what string, args ...string) {
 		for line := range strings.Lines(n.Run(t, append([]string{"tc"}, args...)...).OK(t).Stdout) {
 			line = handles.ReplaceAllString(strings.Join(strings.Fields(line), " "), "")
-			if line != "" {
+			// The guard of the host's loopback is a program of BPF, for which tc wants a file.
+			guard := strings.Contains(line, "nsinit-loopback") || strings.HasPrefix(line, "qdisc clsact ") || strings.HasSuffix(line, " bpf chain 0")
+			if line != "" && !guard {
 				lines = append(lines, "tc "+what+": "+line)
 			}
 		}

@@ -178,7 +178,7 @@ func (n *newNetwork) complete(a *app) error {
 	private := n.driver == "bridge" || n.driver == "ptp"
 	if n.ipam == "" {
 		n.ipam = "host-local"
-		if len(n.subnets) == 0 && !private {
+		if len(n.subnets) == 0 && !private && !n.ipv6 {
 			n.ipam = "none"
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -35,9 +36,9 @@ type spoofTable struct {
 
 func newSpoofTable() spoofTable {
 	t := spoofTable{Table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge}}
-	t.checked = &nftables.Set{Table: t.Table, ID: 1, Name: "checked", KeyType: nftables.TypeIFName}
+	t.checked = &nftables.Set{Table: t.Table, ID: 1, Name: "checked", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 	t.allowed = &nftables.Set{
-		Table: t.Table, ID: 2, Name: "allowed", Concatenation: true,
+		Table: t.Table, ID: 2, Name: "allowed", Concatenation: true, KeyByteOrder: binaryutil.NativeEndian, // for nft list only
 		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),
 	}
 	return t
