@@ -33,6 +33,7 @@ type host struct {
 	pid      int
 	ended    bool            // the init has ended and is reaped
 	status   unix.WaitStatus // of its end
+	detached bool            // the record's objects were undone
 	leftover bool            // an undo failed: the record has to stay
 	root     *os.File        // built here for a user namespace, else nil
 	master   *os.File        // the terminal's host end

@@ -182,6 +182,10 @@ func (r *Runtime) Objects() (all []netsetup.Object, err error) {
 // under /run/netns. The interfaces go with the namespace. The init ends first: an address that it still has is
 // nobody else's.
 func (h *host) detachNetworks() error {
+	if h.detached { // two steps record what is undone here, and once is enough
+		return nil
+	}
+	h.detached = true
 	return errors.Join(h.killChild(), h.leaves(h.undoObjects(h.ctx, h.rec, h.net)))
 }
 
