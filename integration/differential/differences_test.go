@@ -89,7 +89,7 @@ func (b *differences) stale(cases []*testCase) (rows []*row) {
 		everywhere, tried := false, false
 		for _, tc := range cases {
 			if like(r.cases, tc.name) {
-				everywhere = everywhere || len(tc.needs) == 0
+				everywhere = everywhere || tc.everywhere()
 				tried = tried || b.done[tc.name]
 			}
 		}

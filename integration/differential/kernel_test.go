@@ -3,6 +3,7 @@ package differential
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -15,6 +16,11 @@ func (tc *testCase) lacking() string {
 		}
 	}
 	return ""
+}
+
+// everywhere says that no kernel worth a test lacks what the case needs.
+func (tc *testCase) everywhere() bool {
+	return !slices.ContainsFunc(tc.needs, func(need string) bool { return need != "macvlan" })
 }
 
 var ability sync.Map // need: func() error
