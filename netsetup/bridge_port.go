@@ -220,8 +220,13 @@ func (h *Host) checkPortOptions(c *comparison, a Attachment, end, br link) error
 	if a.Port != nil {
 		want = *a.Port
 	}
-	c.differ(a.HostIf+": hairpin", onOff(want.Hairpin), onOff(end.hairpin))
-	c.differ(a.HostIf+": isolated", onOff(want.Isolated), onOff(end.isolated))
+	// A policy may have switched on what the bridge didn't: portmap hairpin mode, firewall isolation.
+	if want.Hairpin {
+		c.differ(a.HostIf+": hairpin", "on", onOff(end.hairpin))
+	}
+	if want.Isolated {
+		c.differ(a.HostIf+": isolated", "on", onOff(end.isolated))
+	}
 	if !want.filtered() {
 		return nil
 	}

@@ -40,6 +40,18 @@ func (h *Host) checkBoth(target *NetNS, a Attachment, host func(*comparison, Att
 	return c.found, err
 }
 
+// After is a when the plugins behind a's have changed it, as their result last tells: the
+// interface's MAC address and MTU are what it says, or anything where it doesn't say.
+func (a Attachment) After(last Attachment) Attachment {
+	if a.MAC != "" {
+		a.MAC = last.MAC
+	}
+	if last.MTU != a.MTU {
+		a.Tuning = &Tuning{MTU: max(last.MTU, minMTU)} // whose it is to compare, then
+	}
+	return a
+}
+
 // checkHostEnd compares the host's end and returns it; false if it isn't there.
 func (h *Host) checkHostEnd(c *comparison, a Attachment) (link, bool, error) {
 	l, err := h.c.linkByName(a.HostIf)

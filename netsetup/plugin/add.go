@@ -66,6 +66,10 @@ func (p *Plugin) attach(ctx context.Context, c *call) (result cni.Result, err er
 	if err == nil {
 		result, err = resultOf(c, h, &plan, a)
 	}
+	if err == nil && a.Strategy == "loopback" && len(c.conf.PrevResult) > 0 {
+		result, err = c.previous() // another plugin's interface is what the list is about
+		result = result.To(c.version())
+	}
 	if err == nil {
 		err = r.finish(c, target, a)
 	}

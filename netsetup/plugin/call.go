@@ -105,7 +105,7 @@ func (c *call) checkEnv() error {
 			return cni.Errorf(cni.CodeInvalidEnvironment, "CNI_CONTAINERID: %.64q: %v", c.id, err)
 		}
 	}
-	if needs&needIf != 0 {
+	if needs&needIf != 0 && c.ifName != "lo" { // loopback's; no other plugin takes it
 		if err := netsetup.CheckIfName(c.ifName); err != nil {
 			return cni.Errorf(cni.CodeInvalidEnvironment, "CNI_IFNAME: %.64q: %v", c.ifName, err)
 		}

@@ -196,11 +196,14 @@ func (p *Plugin) check(ctx context.Context, c *call) error {
 	}
 	defer target.Close()
 	defer h.Close()
-	found, err := p.compare(ctx, c, h, target, a.Attachment)
+	last := prev.Attachment(c.conf.Name, c.ifName)
+	found, err := p.compare(ctx, c, h, target, a.Attachment.After(last))
 	if err != nil {
 		return err
 	}
-	found = append(found, changed(prev.Attachment(c.conf.Name, c.ifName), a.Attachment)...)
+	if a.Attachment.Strategy != "loopback" {
+		found = append(found, changed(last, a.Attachment)...)
+	}
 	if len(found) == 0 {
 		return nil
 	}
