@@ -45,8 +45,7 @@ type host struct {
 var hostSteps = []step.Step[*host]{
 	{Name: "state", Do: (*host).claimState, Undo: (*host).removeState},
 	{Name: "cgroup", Do: (*host).makeCgroup, Undo: (*host).removeCgroup},
-	{Name: "join", Do: (*host).openJoined, When: (*host).joins, Undo: (*host).closeNetworks},
-	{Name: "child", Do: (*host).startChild, Undo: (*host).killChild},
+	{Name: "child", Do: (*host).startChild, Undo: (*host).endChild},
 	{Name: "plan", Do: (*host).planNetworks, When: (*host).hasNetworks, Undo: (*host).closeNetworks},
 	{Name: "ports", Do: (*host).reservePorts, When: (*host).publishes, Undo: (*host).detachNetworks},
 	{Name: "root", Do: (*host).prepareRoot, When: (*host).newUserns, Undo: (*host).closeRoot},

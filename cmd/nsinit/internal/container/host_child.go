@@ -20,6 +20,11 @@ const childNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 // startChild clones the init into its namespaces, from a binary that can't be written, into its cgroup. The kernel kills it
 // when this thread ends; for a detached container the init takes that back as its last step.
 func (h *host) startChild() error {
+	if h.spec.joins() {
+		if err := h.openJoined(); err != nil {
+			return err
+		}
+	}
 	conn, child, err := wire.Pair()
 	if err != nil {
 		return err
@@ -173,6 +178,8 @@ func (h *host) childError(err error) error {
 	}
 	return fmt.Errorf("init: ended with %d before it ran the program", status.ExitStatus())
 }
+
+func (h *host) endChild() error { return errors.Join(h.killChild(), h.closeNetworks()) }
 
 const killPatience = 10 * time.Second
 

@@ -24,8 +24,6 @@ const (
 // endingFile is there when the record's objects are being undone.
 const endingFile = "ending"
 
-func (h *host) joins() bool { return h.spec.joins() }
-
 func (h *host) hasNetworks() bool { return len(h.requests()) > 0 }
 
 // requests are the networks that have to be attached, and behind them the host's devices that are moved in.
