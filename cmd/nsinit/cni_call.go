@@ -76,7 +76,7 @@ func (c *cniCall) listFlags(a *app) group {
 
 func (c *cniCall) targetFlags() []flag {
 	return []flag{
-		{name: "ifname", short: "i", arg: "NAME", set: text(&c.ifName, netsetup.CheckIfName), help: "the interface inside (default: CNI_IFNAME, else eth0)"},
+		{name: "ifname", short: "i", arg: "NAME", set: text(&c.ifName, checkCNIIfName), help: "the interface inside (default: CNI_IFNAME, else eth0)"},
 		{name: "container-id", arg: "ID", set: text(&c.id, cni.CheckContainerID), help: "what plugins know the target by (default: made of its path, as cnitool does)"},
 		{name: "args", arg: "KEY=VALUE;...", set: text(&c.args, nil), help: "CNI_ARGS of the plugins (default: CNI_ARGS)"},
 		{name: "capability-args", arg: "JSON", set: text(&c.asked, nil), help: "an object of what is asked of plugins that have the capability, as portMappings (default: CAP_ARGS)"},
@@ -107,7 +107,7 @@ func (c *cniCall) aim(a *app, what string) (err error) {
 	env(&c.ifName, "CNI_IFNAME", "eth0")
 	env(&c.args, "CNI_ARGS", "")
 	env(&c.asked, "CAP_ARGS", "")
-	if err := netsetup.CheckIfName(c.ifName); err != nil {
+	if err := checkCNIIfName(c.ifName); err != nil {
 		return usage("CNI_IFNAME: %s: %w", quote(c.ifName), err)
 	}
 	c.what, c.target.IfName = what, c.ifName
@@ -125,6 +125,14 @@ func (c *cniCall) aim(a *app, what string) (err error) {
 		c.target.ContainerID = fmt.Sprintf("cnitool-%x", sum[:10])
 	}
 	return err
+}
+
+// checkCNIIfName allows lo, as runtimes call the type loopback's.
+func checkCNIIfName(name string) error {
+	if name == "lo" {
+		return nil
+	}
+	return netsetup.CheckIfName(name)
 }
 
 // find sets the namespace, none and why if it is gone, and returns what stands for it.
