@@ -61,3 +61,20 @@ func ConfigureIn(target *NetNS, a Attachment) error {
 		return Configure(in, a)
 	})
 }
+
+// HasLink tells whether n has an interface called name.
+func (n *NetNS) HasLink(name string) (has bool, err error) {
+	err = n.Do(func() error {
+		in, err := OpenInside()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		if _, err = in.c.linkByName(name); errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		has = err == nil
+		return err
+	})
+	return has, err
+}

@@ -90,6 +90,21 @@ func ConfigureLoopback(in *Inside, mtu int) error {
 	return nil
 }
 
+// LowerLoopback sets lo of target down, as DEL of CNI's loopback does.
+func LowerLoopback(target *NetNS) error {
+	return target.Do(func() error {
+		in, err := OpenInside()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		if err := in.c.setLink(ifinfo(loopbackIndex, 0, unix.IFF_UP)); err != nil {
+			return fmt.Errorf("lo: set down: %w", err)
+		}
+		return nil
+	})
+}
+
 // Commands returns what Attach and Configure do, in the words of iproute2.
 func (loopback) Commands(_ Plan, a Attachment) []Command {
 	mtu := ""

@@ -31,7 +31,7 @@ type example struct{ line, says string }
 func verbs() []verb {
 	return []verb{
 		runVerb(), execVerb(), listVerb(), stateVerb(), killVerb(),
-		deleteVerb(), gcVerb(), networkVerb(), doctorVerb(), versionVerb(), completionVerb(), helpVerb(),
+		deleteVerb(), gcVerb(), networkVerb(), cniVerb(), doctorVerb(), versionVerb(), completionVerb(), helpVerb(),
 	}
 }
 

@@ -3,9 +3,7 @@ package chain
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,9 +17,6 @@ const (
 	KindPlugin = "plugin"     // Name is its type; undone by its DEL
 	KindResult = "cni-result" // Name is the file that the result of the last plugin is kept in
 )
-
-// resultDir is CNI's own, so that its tools find the attachment.
-const resultDir = "/var/lib/cni/results"
 
 // A keep is what a plugin's DEL needs, in the record.
 type keep struct {
@@ -94,25 +89,9 @@ func sandboxOf(target *netsetup.NetNS) (path string, inode uint64, err error) {
 	return path, inode, err
 }
 
-// A cached is the file in which CNI's library keeps the result of an attachment.
-type cached struct {
-	Kind        string          `json:"kind"`
-	ContainerID string          `json:"containerId"`
-	Config      []byte          `json:"config"`
-	IfName      string          `json:"ifName"`
-	Network     string          `json:"networkName"`
-	NetNS       string          `json:"netns,omitempty"`
-	Result      json.RawMessage `json:"result"`
-}
-
-func resultPath(network, owner, ifName string) string {
-	return filepath.Join(resultDir, network+"-"+owner+"-"+ifName)
-}
-
 // saveResult keeps the result of the last plugin so far, which DEL and CHECK of all are
 // given.
 func saveResult(p netsetup.Plan, target *netsetup.NetNS, res cni.Result) error {
-	path := resultPath(p.Network.Name, p.Owner, p.IfName)
 	sandbox, _, err := sandboxOf(target)
 	if err != nil {
 		return err
@@ -121,43 +100,19 @@ func saveResult(p netsetup.Plan, target *netsetup.NetNS, res cni.Result) error {
 	if err != nil {
 		return err
 	}
-	list, err := listOf(p.Network)
+	list, err := p.Network.MarshalJSON()
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(cached{"cniCacheV1", p.Owner, list, p.IfName, p.Network.Name, sandbox, result})
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(resultDir, 0o700); err != nil {
-		return fmt.Errorf("keep the result: %w", err)
-	}
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return fmt.Errorf("keep the result: %w", err)
-	}
-	return os.Rename(path+".new", path)
-}
-
-// listOf writes the network as a list.
-func listOf(n *netsetup.Network) ([]byte, error) {
-	var plugins []json.RawMessage
-	for _, p := range n.Plugins {
-		plugins = append(plugins, p.Raw)
-	}
-	return json.Marshal(map[string]any{"cniVersion": n.CNIVersion, "name": n.Name, "plugins": plugins})
+	return cni.Kept{
+		ContainerID: p.Owner, Config: list, IfName: p.IfName, Network: p.Network.Name, NetNS: sandbox, Result: result,
+	}.Save()
 }
 
 // cachedResult is the last result of o's attachment, if it is kept.
 func cachedResult(o netsetup.Object) (json.RawMessage, bool) {
-	data, err := os.ReadFile(resultPath(o.Network, o.Owner, o.IfName))
-	if err != nil {
-		return nil, false
-	}
-	var c cached
-	if json.Unmarshal(data, &c) != nil || c.Network != o.Network || c.ContainerID != o.Owner || c.IfName != o.IfName {
-		return nil, false
-	}
-	return c.Result, len(c.Result) > 0
+	k, ok := cni.Load(o.Network, o.Owner, o.IfName)
+	return k.Result, ok
 }
 
 // keepResult records, before the first plugin is run, that the result will be kept: what is
@@ -169,7 +124,7 @@ func keepResult(p netsetup.Plan, record netsetup.Recorder) error {
 	}
 	o := netsetup.Object{
 		Kind: KindResult, Network: p.Network.Name, Owner: p.Owner, IfName: p.IfName,
-		Name: resultPath(p.Network.Name, p.Owner, p.IfName),
+		Name: cni.KeptPath(p.Network.Name, p.Owner, p.IfName),
 	}
 	if err := record(o); err != nil {
 		return fmt.Errorf("%s: record: %w", o.Name, err)
@@ -178,15 +133,10 @@ func keepResult(p netsetup.Plan, record netsetup.Recorder) error {
 }
 
 func undoResult(o netsetup.Object) error {
-	if o.Name != resultPath(o.Network, o.Owner, o.IfName) || filepath.Dir(o.Name) != resultDir {
+	if o.Name != cni.KeptPath(o.Network, o.Owner, o.IfName) || filepath.Dir(o.Name) != cni.ResultDir {
 		return fmt.Errorf("result %.200q: not a file of its attachment", o.Name)
 	}
-	for _, path := range []string{o.Name, o.Name + ".new"} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	return cni.Forget(o.Name)
 }
 
 // withMember adds a member to an object; none without a value.

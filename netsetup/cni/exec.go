@@ -109,3 +109,21 @@ func pluginError(command string, err error, stdout, stderr []byte) error {
 func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
+
+// CheckContainerID says why id is none for a plugin; nil if it is one. It has the
+// specification's characters: it becomes part of paths.
+func CheckContainerID(id string) error {
+	for i, c := range []byte(id) {
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
+			return fmt.Errorf("character %q; a letter or digit, and then letters, digits, \"_\", \".\", \"-\"", rune(c))
+		}
+	}
+	if id == "" {
+		return errors.New("empty")
+	}
+	if len(id) > 200 {
+		return fmt.Errorf("%d bytes; at most 200", len(id))
+	}
+	return nil
+}

@@ -97,6 +97,7 @@ func (r Result) Attachment(network, ifName string) netsetup.Attachment {
 	var host []Interface
 	for i, dev := range r.Interfaces {
 		switch {
+		case dev.Sandbox == "" && inside >= 0 && len(host) > 0: // behind the container's: a gateway's
 		case dev.Sandbox == "":
 			host = append(host, dev)
 		case dev.Name == ifName:

@@ -26,18 +26,12 @@ type call struct {
 
 // A config is what every plugin's configuration has.
 type config struct {
-	CNIVersion string          `json:"cniVersion"`
-	Name       string          `json:"name"`
-	Type       string          `json:"type"`
-	IPAM       json.RawMessage `json:"ipam"`
-	PrevResult json.RawMessage `json:"prevResult"`
-	Valid      []attachmentID  `json:"cni.dev/valid-attachments"`
-}
-
-// An attachmentID tells attachments of one network apart.
-type attachmentID struct {
-	ContainerID string `json:"containerID"`
-	IfName      string `json:"ifname"`
+	CNIVersion string             `json:"cniVersion"`
+	Name       string             `json:"name"`
+	Type       string             `json:"type"`
+	IPAM       json.RawMessage    `json:"ipam"`
+	PrevResult json.RawMessage    `json:"prevResult"`
+	Valid      []cni.AttachmentID `json:"cni.dev/valid-attachments"`
 }
 
 const maxConfig = 16 << 20
@@ -101,7 +95,7 @@ func (c *call) checkEnv() error {
 		return cni.Errorf(cni.CodeInvalidEnvironment, "required env variables [%s] missing", strings.Join(missing, ","))
 	}
 	if needs&needID != 0 {
-		if err := checkID(c.id); err != nil {
+		if err := cni.CheckContainerID(c.id); err != nil {
 			return cni.Errorf(cni.CodeInvalidEnvironment, "CNI_CONTAINERID: %.64q: %v", c.id, err)
 		}
 	}
@@ -109,20 +103,6 @@ func (c *call) checkEnv() error {
 		if err := netsetup.CheckIfName(c.ifName); err != nil {
 			return cni.Errorf(cni.CodeInvalidEnvironment, "CNI_IFNAME: %.64q: %v", c.ifName, err)
 		}
-	}
-	return nil
-}
-
-// checkID wants the specification's characters: the id is part of a path here.
-func checkID(id string) error {
-	for i, c := range []byte(id) {
-		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !alnum && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
-			return fmt.Errorf("character %q; a letter or digit, and then letters, digits, \"_\", \".\", \"-\"", rune(c))
-		}
-	}
-	if len(id) > 200 {
-		return fmt.Errorf("%d bytes; at most 200", len(id))
 	}
 	return nil
 }
@@ -214,5 +194,5 @@ func (c *call) request() netsetup.Request {
 
 // valid tells whether a GC call wants the attachment kept.
 func (c *call) valid(id, ifName string) bool {
-	return slices.Contains(c.conf.Valid, attachmentID{id, ifName})
+	return slices.Contains(c.conf.Valid, cni.AttachmentID{ContainerID: id, IfName: ifName})
 }

@@ -26,8 +26,11 @@ func (p *Plugin) del(ctx context.Context, c *call) error {
 		}
 		return p.detach(ctx, r, c.netns)
 	}
-	if c.kind == chained || c.conf.Type == "loopback" {
+	switch {
+	case c.kind == chained:
 		return nil
+	case c.conf.Type == "loopback":
+		return takeOut(attached{Attachment: netsetup.Attachment{Strategy: c.conf.Type}}, c.netns)
 	}
 	// Made by another tool, or of a boot before: what can be told without a record.
 	return errors.Join(p.withoutRecord(c), p.release(c))
@@ -47,7 +50,7 @@ func (p *Plugin) detach(ctx context.Context, r *record, netns string) error {
 	return errors.Join(loadErr, err, p.end(ctx, r))
 }
 
-// takeOut removes the interface. A policy's attachment has no strategy: its interface
+// takeOut removes the interface; lo, which can't go, is set down. A policy's attachment has no strategy: its interface
 // is another plugin's.
 func takeOut(a attached, netns string) error {
 	if a.Attachment.Strategy == "" {
@@ -58,8 +61,11 @@ func takeOut(a attached, netns string) error {
 		return nil // the namespace is gone, and the interface with it
 	}
 	defer target.Close()
-	if inode, err := target.Inode(); err != nil || inode != a.Inode {
+	if inode, err := target.Inode(); err != nil || a.Inode != 0 && inode != a.Inode {
 		return err
+	}
+	if a.Attachment.Strategy == "loopback" {
+		return netsetup.LowerLoopback(target)
 	}
 	return netsetup.Detach(target, a.Attachment)
 }

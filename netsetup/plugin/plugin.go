@@ -114,6 +114,8 @@ func kindOf(t string) kind {
 	switch {
 	case t == "host-local" || t == "static":
 		return address
+	case t == "loopback": // as a policy it has nothing to do for our own containers; others want it up
+		return network
 	case chain.PolicyOf(t, policy.Options{}) != nil:
 		return chained
 	}

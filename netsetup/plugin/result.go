@@ -8,7 +8,7 @@ import (
 )
 
 // resultOf is what a plugin of c's type answers for a: the host's devices first, then
-// the container's.
+// the container's, and the device of a gateway in a VLAN.
 func resultOf(c *call, h *netsetup.Host, p *netsetup.Plan, a netsetup.Attachment) (cni.Result, error) {
 	var r cni.Result
 	for _, name := range []string{a.Bridge, a.HostIf} {
@@ -27,6 +27,13 @@ func resultOf(c *call, h *netsetup.Host, p *netsetup.Plan, a netsetup.Attachment
 	}
 	index := len(r.Interfaces)
 	r.Interfaces = append(r.Interfaces, inside)
+	if a.Port != nil && a.Port.GatewayIf != "" {
+		dev, err := hostInterface(h, a.Port.GatewayIf)
+		if err != nil {
+			return r, err
+		}
+		r.Interfaces = append(r.Interfaces, dev)
+	}
 	for _, address := range a.Addresses {
 		ip := cni.IP{Interface: &index, Address: address}
 		if a.Strategy != "loopback" {
