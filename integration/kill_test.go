@@ -120,7 +120,7 @@ func newFaultBedOn(t testing.TB, m *machine, more ...string) *faultBed {
 	t.Helper()
 	bed := &faultBed{machine: m, root: newRootfs(t), more: more}
 	bed.Dirty() // the state is compared whole, after every case
-	bed.run(t, with([]string{"--rootfs", bed.root, "--network", "bridge", "--netns-name", "first"}, more, []string{"--", "true"})...).OK(t)
+	bed.run(t, with([]string{"--rootfs", bed.root, "--network", "bridge", "--publish", "8080:80", "--netns-name", "first"}, more, []string{"--", "true"})...).OK(t)
 	bed.before = bed.Settled(t)
 	return bed
 }

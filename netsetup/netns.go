@@ -197,6 +197,10 @@ func inNewNetNS(f func() error) error {
 // back, since its caller's next step would hit the wrong namespace. It is for
 // starting a child with a parent-death signal, which belongs to the thread.
 func (n *NetNS) DoHere(f func() error) error {
+	// Locked by this call, too: what the runtime makes of threads meanwhile comes from a thread of its own, and not from
+	// this one with its namespace. It doesn't do that for a thread that only an init function holds.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	home, err := currentNetNS()
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -81,6 +82,9 @@ func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
 	if err := r.sealSelf(); err != nil {
 		return exitNsinit, err
 	}
+	// A thread that has joined another pid namespace can make no threads (clone(2), EINVAL): from now on the runtime has
+	// one for that.
+	runtime.LockOSThread()
 	j := &joiner{Runtime: r, id: id, spec: e}
 	signals := make(chan os.Signal, 64)
 	notify(signals)
