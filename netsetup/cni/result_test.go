@@ -13,24 +13,22 @@ import (
 	"github.com/nsinit/nsinit/netsetup/cni"
 )
 
-func ptr(i int) *int { return &i }
-
 // results are some with all that a version may have.
 func results() map[string]cni.Result {
 	inside := cni.Interface{Name: "eth0", MAC: "02:00:00:00:00:01", MTU: 1400, Sandbox: "/run/netns/a"}
 	return map[string]cni.Result{
 		"empty": {},
-		"one":   {Interfaces: []cni.Interface{inside}, IPs: []cni.IP{{Interface: ptr(0), Address: netip.MustParsePrefix("10.1.0.2/24")}}},
+		"one":   {Interfaces: []cni.Interface{inside}, IPs: []cni.IP{{Interface: new(0), Address: netip.MustParsePrefix("10.1.0.2/24")}}},
 		"full": {
 			Interfaces: []cni.Interface{{Name: "br0", MAC: "02:00:00:00:00:02"}, {Name: "veth1"}, inside, {Name: "vf", SocketPath: "/run/s", PciID: "0000:00:01.0", Sandbox: "/run/netns/a"}},
 			IPs: []cni.IP{
-				{Interface: ptr(2), Address: netip.MustParsePrefix("10.1.0.2/24"), Gateway: netip.MustParseAddr("10.1.0.1")},
-				{Interface: ptr(2), Address: netip.MustParsePrefix("fd00::2/64"), Gateway: netip.MustParseAddr("fd00::1")},
+				{Interface: new(2), Address: netip.MustParsePrefix("10.1.0.2/24"), Gateway: netip.MustParseAddr("10.1.0.1")},
+				{Interface: new(2), Address: netip.MustParsePrefix("fd00::2/64"), Gateway: netip.MustParseAddr("fd00::1")},
 				{Address: netip.MustParsePrefix("192.0.2.1/32")},
 			},
 			Routes: []cni.Route{
 				{Dst: netip.MustParsePrefix("0.0.0.0/0"), GW: netip.MustParseAddr("10.1.0.1")},
-				{Dst: netip.MustParsePrefix("fd01::/48"), MTU: 1300, AdvMSS: 1200, Priority: 7, Table: ptr(100), Scope: ptr(0)},
+				{Dst: netip.MustParsePrefix("fd01::/48"), MTU: 1300, AdvMSS: 1200, Priority: 7, Table: new(100), Scope: new(0)},
 			},
 			DNS: netsetup.DNS{Nameservers: []string{"10.1.0.1"}, Domain: "example.org", Search: []string{"example.org"}, Options: []string{"ndots:2"}},
 		},
