@@ -263,18 +263,22 @@ func TestDHCP(t *testing.T) {
 	p.Run(t, "ip", "link", "del", "lan0").OK(t)
 }
 
-// referencePlugin builds one of CNI's own plugins and returns its folder. NSINIT_CNI_PLUGINS is one that is built.
+// referencePlugin builds one of CNI's own address plugins, or cnitool, and returns its folder. NSINIT_CNI_PLUGINS is one that is built.
 func referencePlugin(t *testing.T, name string) string {
 	t.Helper()
 	if dir := os.Getenv("NSINIT_CNI_PLUGINS"); dir != "" {
 		return dir
 	}
-	source, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/containernetworking/plugins").Output()
+	module, folder := "github.com/containernetworking/plugins", "./plugins/ipam/"+name
+	if name == "cnitool" {
+		module, folder = "github.com/containernetworking/cni", "./cnitool"
+	}
+	source, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
 		t.Skipf("needs Go, or the reference plugins in NSINIT_CNI_PLUGINS: %v", err)
 	}
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+"/", "./plugins/ipam/"+name)
+	build := exec.Command("go", "build", "-o", dir+"/", folder)
 	build.Dir = strings.TrimSpace(string(source))
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {

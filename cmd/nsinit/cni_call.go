@@ -162,13 +162,19 @@ func (c *cniCall) find(a *app, what string) (from string, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return "", err
 	}
+	if c.gone = opens(path); c.gone == nil {
+		c.target.NetNS = path
+	}
+	return path, nil
+}
+
+// opens tries a namespace.
+func opens(path string) error {
 	ns, err := netsetup.OpenNetNS(path)
 	if err != nil {
-		c.gone = err
-		return path, nil
+		return err
 	}
-	c.target.NetNS = path
-	return path, ns.Close()
+	return ns.Close()
 }
 
 // cniArgs reads KEY=VALUE;...

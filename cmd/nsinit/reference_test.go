@@ -144,5 +144,6 @@ const filesTable = `| path | what |
 | /run/nsinit | the records of containers; gone after a reboot, as the containers are; another with ` + "`--root`" + ` |
 | /var/lib/nsinit | what outlives a reboot: the subnets of networks |
 | /etc/cni/net.d | network configuration lists; another with ` + "`run --network-config-dir`" + ` |
+| /var/lib/cni | leases, and the results of CNI plugins that are run, where CNI's own tools have theirs |
 | /run/netns | names of network namespaces for ` + "`ip netns`" + `, with ` + "`run --netns-name`" + ` |
 `

@@ -30,7 +30,7 @@ func (p *Plugin) begun(ctx context.Context, c *call) (*record, error) {
 	_, done, err := r.load()
 	switch {
 	case err != nil:
-	case done:
+	case done && c.conf.Type != "loopback": // lo can be up twice
 		err = fmt.Errorf("%s of container %s is attached already; DEL comes first", c.ifName, c.id)
 	default:
 		err = p.undo(ctx, r)

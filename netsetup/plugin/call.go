@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/cni"
+	"golang.org/x/sys/unix"
 )
 
 // A call is what the runtime asks (SPEC, section 2).
@@ -154,9 +156,31 @@ func (c *call) openNetNS() (*netsetup.NetNS, error) {
 	if !filepath.IsAbs(c.netns) {
 		return nil, cni.Errorf(cni.CodeInvalidNetNS, "CNI_NETNS: %.200q: not an absolute path", c.netns)
 	}
-	ns, err := netsetup.OpenNetNS(c.netns)
+	ns, err := openForeign(c.netns)
 	if err != nil {
 		return nil, cni.Errorf(cni.CodeInvalidNetNS, "CNI_NETNS: %v", err)
+	}
+	return ns, nil
+}
+
+// errOwn is of a namespace that is no container's.
+var errOwn = errors.New("the network namespace that the plugin itself is in")
+
+// openForeign opens a namespace other than ours.
+func openForeign(path string) (*netsetup.NetNS, error) {
+	ns, err := netsetup.OpenNetNS(path)
+	if err != nil {
+		return nil, err
+	}
+	there, err := ns.Inode()
+	if err == nil {
+		var own unix.Stat_t
+		if err = unix.Stat("/proc/thread-self/ns/net", &own); err == nil && own.Ino == there {
+			err = fmt.Errorf("%s: %w", path, errOwn)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
 	}
 	return ns, nil
 }

@@ -56,9 +56,9 @@ func takeOut(a attached, netns string) error {
 	if a.Attachment.Strategy == "" {
 		return nil
 	}
-	target, err := netsetup.OpenNetNS(netns)
+	target, err := openForeign(netns)
 	if err != nil {
-		return nil // the namespace is gone, and the interface with it
+		return ownOnly(err) // gone, and the interface with it
 	}
 	defer target.Close()
 	if inode, err := target.Inode(); err != nil || a.Inode != 0 && inode != a.Inode {
@@ -68,6 +68,14 @@ func takeOut(a attached, netns string) error {
 		return netsetup.LowerLoopback(target)
 	}
 	return netsetup.Detach(target, a.Attachment)
+}
+
+// ownOnly leaves of the faults of a namespace the one that DEL has, too.
+func ownOnly(err error) error {
+	if errors.Is(err, errOwn) {
+		return cni.Errorf(cni.CodeInvalidNetNS, "CNI_NETNS: %v", err)
+	}
+	return nil
 }
 
 // end undoes the record, and removes it if that worked.
@@ -104,9 +112,9 @@ func (p *Plugin) withoutRecord(c *call) error {
 	if c.kind != network || c.conf.Type == "host-device" || c.netns == "" {
 		return nil
 	}
-	target, err := netsetup.OpenNetNS(c.netns)
+	target, err := openForeign(c.netns)
 	if err != nil {
-		return nil
+		return ownOnly(err)
 	}
 	defer target.Close()
 	return netsetup.Detach(target, netsetup.Attachment{Strategy: c.conf.Type, IfName: c.ifName})
@@ -116,7 +124,7 @@ func (p *Plugin) withoutRecord(c *call) error {
 func (p *Plugin) release(c *call) error {
 	plan, err := netsetup.PlanAddresses(c.request())
 	if err != nil || plan.IPAM == "" {
-		return nil
+		return nil //nolint:nilerr // a configuration that ADD has refused has no leases
 	}
 	return ipam.Release(plan.DataDir, c.conf.Name, c.id, c.ifName)
 }
