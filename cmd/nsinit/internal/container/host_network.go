@@ -14,6 +14,7 @@ import (
 	"github.com/nsinit/nsinit/netsetup/ipam"
 	"github.com/nsinit/nsinit/netsetup/plugin"
 	"github.com/nsinit/nsinit/netsetup/policy"
+	"golang.org/x/sys/unix"
 )
 
 // Kinds of objects that are undone here; the rest belong to netsetup, ipam and policy.
@@ -202,7 +203,10 @@ func (r *Runtime) undoObjects(ctx context.Context, rec *record, net *netsetup.Ho
 	}
 	var errs []error
 	if slices.ContainsFunc(list, func(o netsetup.Object) bool { return policy.Owns(o.Kind) }) {
-		errs = append(errs, os.WriteFile(rec.path(endingFile), nil, 0o600))
+		// On a full file system it is done without: a reload at this very moment may then bring a rule back.
+		if err := os.WriteFile(rec.path(endingFile), nil, 0o600); !errors.Is(err, unix.ENOSPC) {
+			errs = append(errs, err)
+		}
 	}
 	for _, o := range slices.Backward(list) {
 		if net == nil && needsHost(o) {
