@@ -243,13 +243,6 @@ func (h *Host) finishBridge(br link, p Plan, missing []netip.Prefix) error {
 			return err
 		}
 	}
-	if !ours && len(missing) > 0 {
-		// Set to what it is, it no longer follows the lowest of its ports' (br_stp_change_bridge_id): a gateway that
-		// changes its MAC address is lost to its neighbours.
-		if err := h.c.setLink(ifinfo(br.index, 0, 0), nl.NewRtAttr(unix.IFLA_ADDRESS, br.mac)); err != nil {
-			return fmt.Errorf("fix MAC address: %w", err)
-		}
-	}
 	for _, a := range missing {
 		err := h.c.addUsable(br, a, unix.IFA_F_NODAD)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
