@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,6 +70,10 @@ func takenPorts(opt Options) ([]published, error) {
 		}
 	}
 	if there {
+		// The kernel's order is that of a hash: of two families that are taken, errors name IPv4.
+		slices.SortFunc(all, func(p, q published) int {
+			return cmp.Or(p.host.Compare(q.host), cmp.Compare(p.first, q.first))
+		})
 		return all, nil
 	}
 	objects, err := recorded(opt)
