@@ -3,6 +3,7 @@ package netsetup
 import (
 	"bytes"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,7 +62,9 @@ func TestTapCarriesFrames(t *testing.T) {
 	fd := attachTap(t, c.Node, "eth0")
 	wantUsable(t, c.Node, "eth0")
 	// Out: the container asks who has its gateway.
-	go func() { _ = c.Ping(addrs9(1)[0].Addr(), 56, netsetuptest.Patience/4) }()
+	var asking sync.WaitGroup
+	asking.Go(func() { _ = c.Ping(addrs9(1)[0].Addr(), 56, netsetuptest.Patience/4) })
+	t.Cleanup(asking.Wait) // before the namespace is closed
 	request := nextARP(t, fd)
 	mac := c.Link(t, "eth0").Address
 	wantEqual(t, "asker", fmt.Sprintf("%x", request[22:28]), "0a580a090002")
