@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,15 +17,12 @@ import (
 // del takes back what ADD made. It goes on after an error, and a second one finds
 // nothing to do.
 func (p *Plugin) del(ctx context.Context, c *call) error {
-	dir := filepath.Join(p.dir(), c.conf.Name, c.id+"@"+c.ifName, c.conf.Type)
-	if _, err := os.Lstat(dir); err == nil {
-		r, err := p.openRecord(dir)
-		if err != nil {
-			return err
-		}
-		return p.detach(ctx, r, c.netns)
-	}
+	r, err := p.find(c)
 	switch {
+	case err != nil:
+		return err
+	case r != nil:
+		return p.detach(ctx, r, c.netns)
 	case c.kind == chained:
 		return nil
 	case c.conf.Type == "loopback":
@@ -195,15 +191,10 @@ func (p *Plugin) check(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	r, err := p.open(c)
+	a, err := p.attached(c)
 	if err != nil {
 		return err
 	}
-	a, done, err := r.load()
-	if err != nil || !done {
-		return errors.Join(err, noRecord(c), p.end(ctx, r))
-	}
-	r.close()
 	target, h, err := p.namespaces(c)
 	if err != nil {
 		return err
@@ -226,6 +217,20 @@ func (p *Plugin) check(ctx context.Context, c *call) error {
 		lines = append(lines, d.String())
 	}
 	return cni.Errorf(cni.CodeInternal, "%s", strings.Join(lines, "; "))
+}
+
+// attached is what the finished ADD of c recorded.
+func (p *Plugin) attached(c *call) (a attached, err error) {
+	r, err := p.find(c)
+	done := false
+	if r != nil {
+		a, done, err = r.load()
+		r.close()
+	}
+	if err == nil && !done {
+		err = noRecord(c)
+	}
+	return a, err
 }
 
 func noRecord(c *call) error {

@@ -35,7 +35,24 @@ func (p *Plugin) dir() string { return filepath.Join(p.Root, "cni") }
 
 // open locks the record of c, which is made if it isn't there.
 func (p *Plugin) open(c *call) (*record, error) {
-	return p.openRecord(filepath.Join(p.dir(), c.conf.Name, c.id+"@"+c.ifName, c.conf.Type))
+	return p.openRecord(p.recordDir(c))
+}
+
+func (p *Plugin) recordDir(c *call) string {
+	return filepath.Join(p.dir(), c.conf.Name, c.id+"@"+c.ifName, c.conf.Type)
+}
+
+// find locks the record of c if there is one, else it returns nil.
+func (p *Plugin) find(c *call) (*record, error) {
+	dir := p.recordDir(c)
+	_, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	return p.openRecord(dir)
 }
 
 func (p *Plugin) openRecord(dir string) (*record, error) {
