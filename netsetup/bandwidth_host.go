@@ -115,12 +115,7 @@ func (h *Host) hostEnd(target *NetNS, a Attachment) (link, error) {
 		return h.c.linkByName(a.HostIf)
 	}
 	var inner link
-	err := target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err := target.Inside(func(in *Inside) (err error) {
 		inner, err = in.c.linkByName(a.IfName)
 		return err
 	})

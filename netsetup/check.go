@@ -29,12 +29,7 @@ func (h *Host) checkBoth(target *NetNS, a Attachment, host func(*comparison, Att
 			return nil, err
 		}
 	}
-	err := target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err := target.Inside(func(in *Inside) error {
 		return in.check(&c, a)
 	})
 	return c.found, err

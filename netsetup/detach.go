@@ -18,12 +18,7 @@ func Detach(target *NetNS, a Attachment) error {
 	case "loopback", "netns", "host-device", "net-device":
 		return nil
 	}
-	return target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	return target.Inside(func(in *Inside) error {
 		return in.remove(a)
 	})
 }
@@ -52,24 +47,14 @@ func (in *Inside) remove(a Attachment) error {
 // ConfigureIn finishes the interface of a from outside of target: it does what the init of
 // a container does in its own namespace.
 func ConfigureIn(target *NetNS, a Attachment) error {
-	return target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	return target.Inside(func(in *Inside) error {
 		return Configure(in, a)
 	})
 }
 
 // HasLink tells whether n has an interface called name.
 func (n *NetNS) HasLink(name string) (has bool, err error) {
-	err = n.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err = n.Inside(func(in *Inside) error {
 		if _, err = in.c.linkByName(name); errors.Is(err, unix.ENODEV) {
 			return nil
 		}

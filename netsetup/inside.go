@@ -25,6 +25,18 @@ func OpenInside() (*Inside, error) {
 	return &Inside{c: c}, nil
 }
 
+// Inside runs f on a thread in n, with a socket of its own there, as Do.
+func (n *NetNS) Inside(f func(in *Inside) error) error {
+	return n.Do(func() error {
+		in, err := OpenInside()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		return f(in)
+	})
+}
+
 // Close closes the socket.
 func (in *Inside) Close() error {
 	in.c.close()

@@ -56,28 +56,14 @@ func (ipvlan) Plan(r Request) (Plan, error) {
 
 // Attach makes the device in target, on a parent on the host or in target.
 func (ipvlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.Prefix, gateways []netip.Addr, _ Recorder) (Attachment, error) {
-	if err := ctx.Err(); err != nil {
-		return Attachment{}, err
-	}
 	own, _ := p.Own.(ipvlanConf)
-	a, err := p.attachment(addrs, gateways)
-	if err != nil {
-		return Attachment{}, err
-	}
-	err = h.onParent(target, p, own.sublinkConf, func(side *Host, parent link) error {
-		if err := a.sublinkMTU(p, parent); err != nil {
-			return err
-		}
+	return h.attachSublink(ctx, target, p, own.sublinkConf, addrs, gateways, func(a *Attachment, side *Host, parent link) error {
 		a.MAC = parent.mac.String()
 		a.Sublink = &Sublink{Parent: parent.name, Inside: own.inside, Mode: own.mode}
 		info, data := kindAttr("ipvlan")
 		data.AddRtAttr(nl.IFLA_IPVLAN_MODE, nl.Uint16Attr(ipvlanMode(own.mode)))
-		return side.addSublink(target, p, a, parent, info)
+		return side.addSublink(target, p, *a, parent, info)
 	})
-	if err != nil {
-		return Attachment{}, err
-	}
-	return a, nil
 }
 
 // Check returns every difference between a and the kernel.

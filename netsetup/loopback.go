@@ -92,12 +92,7 @@ func ConfigureLoopback(in *Inside, mtu int) error {
 
 // LowerLoopback sets lo of target down, as DEL of CNI's loopback does.
 func LowerLoopback(target *NetNS) error {
-	return target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	return target.Inside(func(in *Inside) error {
 		if err := in.c.setLink(ifinfo(loopbackIndex, 0, unix.IFF_UP)); err != nil {
 			return fmt.Errorf("lo: set down: %w", err)
 		}

@@ -73,18 +73,8 @@ func (macvlan) Plan(r Request) (Plan, error) {
 
 // Attach makes the device in target, on a parent on the host or in target.
 func (macvlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.Prefix, gateways []netip.Addr, _ Recorder) (Attachment, error) {
-	if err := ctx.Err(); err != nil {
-		return Attachment{}, err
-	}
 	own, _ := p.Own.(macvlanConf)
-	a, err := p.attachment(addrs, gateways)
-	if err != nil {
-		return Attachment{}, err
-	}
-	err = h.onParent(target, p, own.sublinkConf, func(side *Host, parent link) error {
-		if err := a.sublinkMTU(p, parent); err != nil {
-			return err
-		}
+	return h.attachSublink(ctx, target, p, own.sublinkConf, addrs, gateways, func(a *Attachment, side *Host, parent link) error {
 		a.Sublink = &Sublink{Parent: parent.name, Inside: own.inside, Mode: own.mode, Queue: own.queue}
 		info, data := kindAttr("macvlan")
 		data.AddRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(macvlanMode(own.mode)))
@@ -93,14 +83,10 @@ func (macvlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs
 		}
 		if own.mode == modePassthru { // to change one address is to change both
 			a.MAC = parent.mac.String()
-			return side.addSublink(target, p, a, parent, info)
+			return side.addSublink(target, p, *a, parent, info)
 		}
-		return side.addSublink(target, p, a, parent, info, macAttr(a.MAC))
+		return side.addSublink(target, p, *a, parent, info, macAttr(a.MAC))
 	})
-	if err != nil {
-		return Attachment{}, err
-	}
-	return a, nil
 }
 
 // macAttr is a MAC address that has been checked.

@@ -265,12 +265,7 @@ func (sbr) Check(ctx context.Context, _ *Host, target *NetNS, p Plan, conf any, 
 		return nil, err
 	}
 	var c comparison
-	err := target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err := target.Inside(func(in *Inside) error {
 		return in.checkSBR(&c, a.IfName, s.of(p, a))
 	})
 	return c.found, err

@@ -1,8 +1,10 @@
 package netsetup
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"github.com/vishvananda/netlink/nl"
@@ -275,6 +277,28 @@ func (n *NetNS) has(name string) bool {
 	}) == nil
 }
 
+// attachSublink makes the attachment of a device that stands on another one; add makes
+// the device on its parent, on the side that has that one.
+func (h *Host) attachSublink(ctx context.Context, target *NetNS, p Plan, own sublinkConf, addrs []netip.Prefix, gateways []netip.Addr, add func(a *Attachment, side *Host, parent link) error) (Attachment, error) {
+	if err := ctx.Err(); err != nil {
+		return Attachment{}, err
+	}
+	a, err := p.attachment(addrs, gateways)
+	if err != nil {
+		return Attachment{}, err
+	}
+	err = h.onParent(target, p, own, func(side *Host, parent link) error {
+		if err := a.sublinkMTU(p, parent); err != nil {
+			return err
+		}
+		return add(&a, side, parent)
+	})
+	if err != nil {
+		return Attachment{}, err
+	}
+	return a, nil
+}
+
 // checkKind is checkBoth for a device that is inside alone: its kind, and what
 // more compares of it.
 func (h *Host) checkKind(target *NetNS, a Attachment, kind string, more func(c *comparison, l link) error) ([]Difference, error) {
@@ -283,12 +307,7 @@ func (h *Host) checkKind(target *NetNS, a Attachment, kind string, more func(c *
 		return nil, err
 	}
 	var c comparison
-	err = target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err = target.Inside(func(in *Inside) error {
 		l, err := in.c.linkByName(a.IfName)
 		if errors.Is(err, unix.ENODEV) {
 			return nil // told by checkBoth

@@ -129,12 +129,7 @@ func (n *NetNS) tuned(a Attachment, t Tuning) (was tunedBefore, err error) {
 	if was.NetNS, err = n.id(); err != nil {
 		return was, err
 	}
-	err = n.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err = n.Inside(func(in *Inside) error {
 		return in.readTuned(&was, a, t)
 	})
 	return was, err
@@ -222,12 +217,7 @@ func inRecorded(o Object, id uint64, f func(in *Inside) error) error {
 	if err != nil || got != id {
 		return err
 	}
-	err = ns.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err = ns.Inside(func(in *Inside) error {
 		return f(in)
 	})
 	if err != nil {
@@ -243,12 +233,7 @@ func (tuning) Check(ctx context.Context, _ *Host, target *NetNS, _ Plan, conf an
 		return nil, err
 	}
 	var c comparison
-	err := target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err := target.Inside(func(in *Inside) error {
 		if a.Tuning != nil { // with those of the list's other ones, which may have gone before
 			return in.checkTuning(&c, a.IfName, *a.Tuning)
 		}

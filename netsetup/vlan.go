@@ -46,18 +46,8 @@ func (vlan) Plan(r Request) (Plan, error) {
 
 // Attach makes the device in target, on a parent on the host or in target.
 func (vlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.Prefix, gateways []netip.Addr, _ Recorder) (Attachment, error) {
-	if err := ctx.Err(); err != nil {
-		return Attachment{}, err
-	}
 	own, _ := p.Own.(vlanConf)
-	a, err := p.attachment(addrs, gateways)
-	if err != nil {
-		return Attachment{}, err
-	}
-	err = h.onParent(target, p, own.sublinkConf, func(side *Host, parent link) error {
-		if err := a.sublinkMTU(p, parent); err != nil {
-			return err
-		}
+	return h.attachSublink(ctx, target, p, own.sublinkConf, addrs, gateways, func(a *Attachment, side *Host, parent link) error {
 		if !parent.up() && !own.inside { // vlan_dev_open
 			return fmt.Errorf("%s: down, and as long as it is no VLAN of it can be up; ip link set %s up", parent.name, parent.name)
 		}
@@ -67,12 +57,8 @@ func (vlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []
 		a.Sublink = &Sublink{Parent: parent.name, Inside: own.inside, VLAN: own.id}
 		info, data := kindAttr("vlan")
 		data.AddRtAttr(nl.IFLA_VLAN_ID, nl.Uint16Attr(uint16(own.id)))
-		return side.addSublink(target, p, a, parent, info, macAttr(a.MAC))
+		return side.addSublink(target, p, *a, parent, info, macAttr(a.MAC))
 	})
-	if err != nil {
-		return Attachment{}, err
-	}
-	return a, nil
 }
 
 // Check returns every difference between a and the kernel.

@@ -325,12 +325,7 @@ func (vrf) Check(ctx context.Context, _ *Host, target *NetNS, _ Plan, conf any, 
 		return nil, err
 	}
 	var c comparison
-	err := target.Do(func() error {
-		in, err := OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	err := target.Inside(func(in *Inside) error {
 		return in.checkVRF(&c, a.IfName, v)
 	})
 	return c.found, err

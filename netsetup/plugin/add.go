@@ -119,12 +119,7 @@ func (p *Plugin) change(ctx context.Context, c *call) (result cni.Result, err er
 
 // configurePolicies does the container half.
 func configurePolicies(target *netsetup.NetNS, a netsetup.Attachment) error {
-	return target.Do(func() error {
-		in, err := netsetup.OpenInside()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	return target.Inside(func(in *netsetup.Inside) error {
 		return netsetup.ConfigurePolicies(in, a)
 	})
 }

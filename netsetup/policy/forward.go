@@ -38,9 +38,15 @@ func Forward(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, owner
 	}
 	var e elements
 	e.take(o)
+	return l.admit(ctx, h, "forwarding", e, opt)
+}
+
+// admit puts e into the table and has the host forward for l. Where that is new to the
+// host, foreign tables that drop are named. what is for errors.
+func (l hostLink) admit(ctx context.Context, h *netsetup.Host, what string, e elements, opt Options) error {
 	made, err := addElements(ctx, l.network, e, opt)
 	if err != nil {
-		return fmt.Errorf("forwarding: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	changed, err := openForwarding(ctx, h, l, opt)
 	if err != nil {

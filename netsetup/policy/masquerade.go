@@ -30,18 +30,7 @@ func Masquerade(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, ow
 		}
 		e.take(o)
 	}
-	made, err := addElements(ctx, l.network, e, opt)
-	if err != nil {
-		return fmt.Errorf("masquerade: %w", err)
-	}
-	changed, err := openForwarding(ctx, h, l, opt)
-	if err != nil {
-		return fmt.Errorf("forwarding: %w", err)
-	}
-	if made || changed {
-		warnForeign(ctx, h, l.device)
-	}
-	return nil
+	return l.admit(ctx, h, "masquerade", e, opt)
 }
 
 // A hostLink is the host's side of an attachment.
