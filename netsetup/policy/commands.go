@@ -27,9 +27,6 @@ func makeCommand(family, text string) netsetup.Command {
 	return netsetup.Command{Line: "nft -f - <<'END'\nadd table " + table + "\nflush table " + table + "\n" + text + "END"}
 }
 
-// TableCommand makes the table of family inet, by which all but macspoofchk goes.
-func TableCommand() netsetup.Command { return makeCommand("inet", inetText) }
-
 // Tables returns what makes the tables that commands need and that are not there, in the
 // namespace of the calling thread.
 func Tables(commands []netsetup.Command) (missing []netsetup.Command, err error) {

@@ -8,7 +8,7 @@ import (
 )
 
 // Commands returns what Attach does, in the words of nft(8) and sysctl(8), but for making the
-// table (TableCommand).
+// table (Tables).
 func (pm portmap) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []netsetup.Command {
 	pub, ok := conf.(*publication)
 	if !ok || len(pub.Mappings) == 0 {
@@ -105,7 +105,7 @@ func (p published) command() (set, element string) {
 }
 
 // Commands returns what Attach does, in the words of nft(8) and bridge(8), but for making the
-// table (TableCommand).
+// table (Tables).
 func (firewall) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []netsetup.Command {
 	c, ok := conf.(*netsetup.FirewallConf)
 	if !ok {
