@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -165,7 +166,7 @@ func (n *NetNS) doAndDie(f func() error, done chan<- error) {
 		return
 	}
 	// No unlock: the runtime ends the thread of a goroutine that returns locked.
-	if err := unix.Setns(n.fd(), unix.CLONE_NEWNET); err != nil {
+	if err := netns.Set(netns.NsHandle(n.fd())); err != nil {
 		done <- fmt.Errorf("enter network namespace %s: %w", n.f.Name(), err)
 		return
 	}
@@ -206,11 +207,11 @@ func (n *NetNS) DoHere(f func() error) error {
 		return err
 	}
 	defer home.Close()
-	if err := unix.Setns(n.fd(), unix.CLONE_NEWNET); err != nil {
+	if err := netns.Set(netns.NsHandle(n.fd())); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", n.f.Name(), err)
 	}
 	defer func() {
-		if err := unix.Setns(home.fd(), unix.CLONE_NEWNET); err != nil {
+		if err := netns.Set(netns.NsHandle(home.fd())); err != nil {
 			fmt.Fprintf(os.Stderr, "nsinit: return to the host's network namespace: %v\n", err)
 			os.Exit(125) //nolint:forbidigo // as documented: no caller may go on in the wrong namespace
 		}
