@@ -56,6 +56,17 @@ build_static() {
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags '-s -w' "$@" -o "$output" ./cmd/nsinit
 }
 
+# build_plugins FOLDER builds the reference plugins, and CNI's tool, from the modules that go.mod names.
+build_plugins() {
+	local module
+	mkdir -p "$1"
+	module=$(go list -m -f '{{.Dir}}' github.com/containernetworking/plugins)
+	CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -C "$module" -trimpath -ldflags '-s -w' -o "$1/" \
+		./plugins/main/... ./plugins/meta/... ./plugins/ipam/...
+	module=$(go list -m -f '{{.Dir}}' github.com/containernetworking/cni)
+	CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -C "$module" -trimpath -ldflags '-s -w' -o "$1/" ./cnitool
+}
+
 # assert_static FILE fails unless the ELF file has no interpreter and needs no library.
 assert_static() {
 	local headers

@@ -119,18 +119,7 @@ func (h *host) printVersions() {
 	} {
 		fmt.Printf("%s: %s\n", filepath.Base(peer[0]), firstLine(peer[0], peer[1:]...))
 	}
-	fmt.Println("cni plugins:", moduleVersion(h.cni("bridge")))
-}
-
-// moduleVersion is the version of the module that a Go binary was built from.
-func moduleVersion(binary string) string {
-	out, _ := exec.Command("go", "version", "-m", binary).Output()
-	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) > 2 && (f[0] == "mod" || f[0] == "dep") && strings.HasSuffix(f[1], "containernetworking/plugins") {
-			return f[2]
-		}
-	}
-	return "unknown"
+	fmt.Println("cni plugins:", firstLine("go", "list", "-m", "-f", "{{.Version}}", "github.com/containernetworking/plugins"))
 }
 
 // cgroupLayout describes /sys/fs/cgroup as this process sees it.
