@@ -35,6 +35,7 @@ func playRun(t *testing.T, tc *testCase) history {
 	outcome := facts{}
 	outcome.put("outcome", "code", map[bool]string{true: "ok", false: "fails"}[r.Code == 0])
 	if r.Code != 0 {
+		s.awaitEnd(t)
 		h.facts["run"] = s.facts(t, outcome).ofRun()
 		s.end(t)
 		return h
