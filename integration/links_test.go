@@ -11,7 +11,8 @@ import (
 func newCard(t testing.TB, m *machine) {
 	t.Helper()
 	m.Run(t, "sh", "-ec", `ip link add eth1 address 02:00:00:00:01:01 type veth peer name switch address 02:00:00:00:01:02
-		ip link set eth1 up addrgenmode none; ip link set switch up addrgenmode none`).OK(t)
+		ip link set eth1 addrgenmode none; ip link set switch addrgenmode none
+		ip link set eth1 up; ip link set switch up`).OK(t)
 }
 
 // TestMacvlanCarriesTraffic has two containers beside each other on a card of the host, and one of a file.
