@@ -33,7 +33,12 @@ func (n *names) learn(word string, links []map[string]any) {
 		if info["info_kind"] == "ifb" {
 			random, kind = true, "ifb"
 		}
-		if random && !strings.Contains(n.text, name) {
+		peer, near := l["link"].(string)
+		switch {
+		case near && !far && info["info_kind"] == "veth" && randomPort.MatchString(name): // the other end has a name that was asked for
+			called = "veth#" + peer
+			n.pairs = append(n.pairs, [2]string{name, called})
+		case random && !strings.Contains(n.text, name):
 			called = fmt.Sprintf("%s#%d", kind, n.count)
 			n.count++
 			n.pairs = append(n.pairs, [2]string{name, called})
@@ -63,15 +68,25 @@ func (n *names) mac(mac, owner string) {
 		return
 	}
 	n.pairs = append(n.pairs, [2]string{mac, "MAC" + owner}, [2]string{linkLocal(hw), "LL" + owner}, [2]string{strings.ReplaceAll(mac, ":", ""), "MAC" + owner})
+	for id := range byte(16) {
+		n.pairs = append(n.pairs, [2]string{sharedLinkLocal(hw, id+1), "LL" + owner})
+	}
 }
 
 func linkLocal(mac net.HardwareAddr) string {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}).String()
 }
 
+// sharedLinkLocal is that of a device with its parent's MAC address: the kernel's number of it makes the difference
+// (addrconf_ifid_eui48 in net/ipv6).
+func sharedLinkLocal(mac net.HardwareAddr, id byte) string {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0], 9: mac[1], 10: mac[2], 12: id, 13: mac[3], 14: mac[4], 15: mac[5]}).String()
+}
+
 var (
 	anyLinkLocal = regexp.MustCompile(`fe80::[0-9a-f]+:[0-9a-f]*ff:fe[0-9a-f]+:[0-9a-f]+`)
 	randomVeth   = regexp.MustCompile(`^veth[0-9a-f]{8}$`) // inside, one that its plugin left there half made
+	randomPort   = regexp.MustCompile(`^(veth|nsi-)[0-9a-f]{8}$`)
 	bridgeID     = regexp.MustCompile(`\b[0-9a-f]{4}\.[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}\b`)
 	anyMAC       = regexp.MustCompile(`\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b`)
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -162,8 +163,8 @@ func restless() error {
 		const lowerUp = 1 << 16
 		carrier := a.RawFlags&lowerUp != 0
 		up[a.Index] = carrier
-		// Of a veth or a bridge, unknown means that the kernel has not looked yet.
-		unknown := a.OperState == netlink.OperUnknown && l.Type() != "bridge" && l.Type() != "veth"
+		// Of these, unknown means that the kernel has not looked yet.
+		unknown := a.OperState == netlink.OperUnknown && !slices.Contains([]string{"bridge", "veth", "vlan"}, l.Type())
 		switch running := a.OperState == netlink.OperUp || unknown; {
 		case a.RawFlags&1 == 0 && a.OperState != netlink.OperDown && a.OperState != netlink.OperLowerLayerDown,
 			a.RawFlags&1 != 0 && carrier != running && a.OperState != netlink.OperDormant:
