@@ -1,6 +1,7 @@
 package netsetup
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -79,8 +80,14 @@ func TestCommands(t *testing.T) {
 			}
 			replay(t, again, "web", commands, a.HostIf, mac)
 			for side, nodes := range map[string][2]*netsetuptest.Node{"host": {host.Node, again.Node}, "inside": {c.Node, other.Node}} {
-				if diff := netsetuptest.Diff(nodes[0].NetworkSnapshot(t), nodes[1].NetworkSnapshot(t)); diff != "" {
-					t.Errorf("%s, nsinit and the commands:\n%s", side, diff)
+				err := netsetuptest.Retry(netsetuptest.Patience/4, func() error { // a link-local address is tentative first
+					if diff := netsetuptest.Diff(nodes[0].NetworkSnapshot(t), nodes[1].NetworkSnapshot(t)); diff != "" {
+						return errors.New(diff)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Errorf("%s, nsinit and the commands:\n%v", side, err)
 				}
 			}
 			if t.Failed() {

@@ -81,6 +81,9 @@ func (in *Inside) finish(a Attachment, addrFlags uint32) error {
 	if err := in.addRoutes(l.index, table, a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
+	if err := in.awaitLocal(l.index, a.Addresses); err != nil {
+		return fmt.Errorf("%s: %w", a.IfName, err)
+	}
 	return in.policiesAtEnd(l, a)
 }
 
@@ -180,6 +183,30 @@ func (in *Inside) awaitDAD(index int) error {
 			return fmt.Errorf("address %s: still tentative after %s", waiting, dadLimit)
 		}
 	}
+}
+
+const localPause = 200 * time.Microsecond
+
+// awaitLocal waits until the kernel delivers what comes to IPv6 addresses without duplicate address detection. They are
+// not tentative, yet a worker of the kernel puts them into the local table a moment later (addrconf_dad_work in
+// net/ipv6/addrconf.c), and a packet that comes before that is lost.
+func (in *Inside) awaitLocal(index int, addrs []netip.Prefix) error {
+	oif := nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))) // for the table, if the device is in a VRF
+	for _, p := range addrs {
+		if !p.Addr().Is6() {
+			continue
+		}
+		for deadline := time.Now().Add(dadLimit); ; time.Sleep(localPause) {
+			r, err := in.c.lookUpRoute(p.Addr(), oif)
+			if err == nil && r.kind == unix.RTN_LOCAL {
+				break
+			}
+			if time.Now().After(deadline) {
+				return errors.Join(fmt.Errorf("address %s: the kernel doesn't deliver to it after %s", p, dadLimit), err)
+			}
+		}
+	}
+	return nil
 }
 
 // addRoutes adds routes on the link first, for they may lead to a gateway. table is for

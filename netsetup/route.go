@@ -154,12 +154,13 @@ func (c *rtnl) routes(index, table int) ([]fibRoute, error) {
 }
 
 // lookUpRoute returns the table's entry for traffic to dst (FIBMATCH, 4.13): one
-// request, however long the table.
-func (c *rtnl) lookUpRoute(dst netip.Addr) (fibRoute, error) {
+// request, however long the table. more narrows the question, as to a device.
+func (c *rtnl) lookUpRoute(dst netip.Addr, more ...nl.NetlinkRequestData) (fibRoute, error) {
 	h := &nl.RtMsg{RtMsg: unix.RtMsg{
 		Family: uint8(family(dst)), Dst_len: uint8(dst.BitLen()), Flags: unix.RTM_F_FIB_MATCH,
 	}}
-	msg, err := c.get(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, h, nl.NewRtAttr(unix.RTA_DST, dst.AsSlice()))
+	question := append([]nl.NetlinkRequestData{h, nl.NewRtAttr(unix.RTA_DST, dst.AsSlice())}, more...)
+	msg, err := c.get(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, question...)
 	if err != nil {
 		return fibRoute{}, fmt.Errorf("look up route to %s: %w", dst, err)
 	}
