@@ -224,6 +224,55 @@ func TestCNIPluginsOfFolders(t *testing.T) {
 	p.nothingKept(t)
 }
 
+// A port has one container, by whichever way it came; one that is on two networks has it by both, and keeps it by the one
+// that is left.
+func TestCNIPublishedOnce(t *testing.T) {
+	t.Parallel()
+	h := newCNIHost(t)
+	out := h.Outside(t)
+	write(t, filepath.Join(h.dir, "back.conflist"), strings.NewReplacer("lan", "back", "10.77.", "10.78.").Replace(cniLan))
+	h.named(t, "red")
+	add := func(args ...string) netsetuptest.Result {
+		return h.cni(t, "add", append([]string{"--capability-args", cniPorts}, args...)...)
+	}
+	reached := func(port uint16) {
+		t.Helper()
+		if err := out.Exchange("tcp", netip.AddrPortFrom(out.HostV4, port), 500, soon()); err != nil {
+			t.Error(err)
+		}
+	}
+	add("lan", "blue").OK(t)
+	blue := h.Named(t, "blue")
+	blue.Run(t, "ip", "link", "set", "lo", "up").OK(t) // package net looks for IPv6 by way of it
+	blue.EchoOn(t, 80)
+	wantRefusal(t, add("--container-id", "late", "lan", "red"), "host port *:8080/tcp: container \"cnitool-")
+	if left := h.Named(t, "red").Links(t); len(left) != 1 {
+		t.Errorf("left in the namespace: %q", netsetuptest.Names(left))
+	}
+	wantRefusal(t, h.run(t, "--network", "bridge", "-p", "8080:80", "true"), `host port *:8080/tcp: container "cnitool-`)
+	reached(8080)
+	for range 2 {
+		add("-i", "eth1", "back", "blue").OK(t)
+		reached(8080)
+		h.nsinit(t, "network", "reload").OK(t)
+		h.Run(t, "nft", "flush", "ruleset").OK(t)
+		h.nsinit(t, "network", "reload").OK(t)
+		reached(8080)
+		h.cni(t, "del", "-i", "eth1", "back", "blue").OK(t)
+		reached(8080)
+	}
+	add("-i", "eth1", "back", "blue").OK(t)
+	h.cni(t, "del", "lan", "blue").OK(t)
+	reached(8080)
+	h.cni(t, "del", "-i", "eth1", "back", "blue").OK(t)
+	add("--container-id", "late", "lan", "red").OK(t)
+	h.cni(t, "del", "--container-id", "late", "lan", "red").OK(t)
+	if rules := h.Run(t, "nft", "list", "ruleset").OK(t).Stdout; strings.Contains(rules, "8080") {
+		t.Errorf("left:\n%s", rules)
+	}
+	h.nsinit(t, "gc", "--all").OK(t)
+}
+
 // A container of nsinit, and attachments whose namespace has gone.
 func TestCNIGoneTargets(t *testing.T) {
 	t.Parallel()

@@ -49,15 +49,21 @@ func (e *Echo) note(a net.Addr) {
 	e.seen = append(e.seen, ap.Addr().Unmap())
 }
 
-// Echo serves on n until t ends.
+// Echo serves on n until t ends, on a port that is free.
 func (n *Node) Echo(t testing.TB) *Echo {
+	t.Helper()
+	return n.EchoOn(t, 0)
+}
+
+// EchoOn serves on n until t ends, on a given port.
+func (n *Node) EchoOn(t testing.TB, port uint16) *Echo {
 	t.Helper()
 	var ln net.Listener
 	var pc *net.UDPConn
 	err := n.Do(func() error {
 		var err error
 		// A port that is free for TCP may be taken for UDP, but not in a namespace of one's own.
-		if ln, err = net.Listen("tcp", "[::]:0"); err != nil {
+		if ln, err = net.Listen("tcp", fmt.Sprintf("[::]:%d", port)); err != nil {
 			return err
 		}
 		pc, err = net.ListenUDP("udp", &net.UDPAddr{Port: ln.Addr().(*net.TCPAddr).Port})

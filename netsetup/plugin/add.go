@@ -91,6 +91,7 @@ func (p *Plugin) change(ctx context.Context, c *call) (result cni.Result, err er
 	if err != nil {
 		return result, invalid(err)
 	}
+	plan.Policies = []netsetup.PlannedPolicy{{Plugin: plan.Network.Plugins[0], Conf: conf}}
 	target, h, err := p.namespaces(c)
 	if err != nil {
 		return result, err

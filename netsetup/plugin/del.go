@@ -12,6 +12,7 @@ import (
 	"github.com/nsinit/nsinit/netsetup/chain"
 	"github.com/nsinit/nsinit/netsetup/cni"
 	"github.com/nsinit/nsinit/netsetup/ipam"
+	"github.com/nsinit/nsinit/netsetup/policy"
 )
 
 // del takes back what ADD made. It goes on after an error, and a second one finds
@@ -80,7 +81,22 @@ func (p *Plugin) end(ctx context.Context, r *record) error {
 		r.close()
 		return err
 	}
-	return r.remove(p.dir())
+	published, err := r.publishes()
+	if err = errors.Join(err, r.remove(p.dir())); err != nil || !published {
+		return err
+	}
+	return p.publishAgain(ctx, r)
+}
+
+// publishAgain has the ports of a container that is on several networks, each of which publishes them, lead to it by
+// one that is left.
+func (p *Plugin) publishAgain(ctx context.Context, ended *record) error {
+	id, _, _ := strings.Cut(filepath.Base(filepath.Dir(ended.dir)), "@")
+	left, err := filepath.Glob(filepath.Join(p.dir(), "*", id+"@*", filepath.Base(ended.dir)))
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	return policy.Reload(ctx, nil, p.options())
 }
 
 // undo undoes the objects of a record, newest first.

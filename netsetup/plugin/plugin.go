@@ -97,7 +97,7 @@ func (p *Plugin) options() policy.Options {
 	if recorded == nil {
 		recorded = p.Objects
 	}
-	return policy.Options{StateDir: p.DataDir, Recorded: recorded}
+	return policy.Options{StateDir: p.DataDir, Recorded: recorded, RuntimeListens: true}
 }
 
 // kind tells what the configuration's type is.

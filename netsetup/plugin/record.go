@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/policy"
 	"golang.org/x/sys/unix"
 )
 
@@ -121,6 +122,12 @@ func (r *record) journal(o netsetup.Object) error {
 
 func (r *record) objects() ([]netsetup.Object, error) {
 	return objectsIn(filepath.Join(r.dir, "objects"))
+}
+
+// publishes tells whether it holds ports of the host.
+func (r *record) publishes() (bool, error) {
+	list, err := r.objects()
+	return slices.ContainsFunc(list, func(o netsetup.Object) bool { return o.Kind == policy.KindPort }), err
 }
 
 func objectsIn(path string) ([]netsetup.Object, error) {

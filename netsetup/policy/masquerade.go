@@ -114,6 +114,9 @@ func addElements(ctx context.Context, network string, e elements, opt Options) (
 	for _, o := range objects {
 		e.take(o)
 	}
+	if err := e.leadOnce(t); err != nil {
+		return true, err
+	}
 	if err := makeTable(ctx, t, ledger, e); err != nil {
 		return true, err
 	}

@@ -33,6 +33,9 @@ type Options struct {
 	// host's ruleset the containers that run get their rules back as well, not only
 	// the one that starts. Nil: only that one.
 	Recorded func() ([]netsetup.Object, error)
+	// RuntimeListens says that a port to be published may well have a program that listens there: the container's
+	// own runtime, as podman's does to hold the port. Other containers of nsinit are kept off all the same.
+	RuntimeListens bool
 
 	noForce bool // tests: as if the kernel were older than 6.17
 }

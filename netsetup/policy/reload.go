@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/google/nftables"
+
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -39,6 +41,9 @@ func Reload(ctx context.Context, _ *netsetup.Host, opt Options) error {
 		return fmt.Errorf("reload: %w", err)
 	}
 	t := newTable()
+	if err := e.leadOnce(t); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
 	if len(e.changes(t)) > 0 || len(ledger.Changes) > 0 || len(ledger.Opened) > 0 {
 		if err := makeTable(ctx, t, ledger, e); err != nil {
 			return fmt.Errorf("reload: %w", err)
@@ -84,4 +89,31 @@ func dropEnded(ctx context.Context, put []netsetup.Object, opt Options) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// leadOnce leaves each port to what it leads to in the table, or else to the first of e: a container on several networks
+// has its ports published on each, and a second element of one key fails the whole transaction.
+func (e *elements) leadOnce(t table) error {
+	conn, err := connect()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", explain(err))
+	}
+	for set, list := range map[*nftables.Set]*[]nftables.SetElement{
+		t.publish.ports4: &e.ports4, t.publish.ports6: &e.ports6, t.publish.ranges4: &e.ranges4, t.publish.ranges6: &e.ranges6,
+	} {
+		if len(*list) == 0 {
+			continue
+		}
+		led, err := keysOf(conn, set)
+		if err != nil {
+			return err
+		}
+		*list = slices.DeleteFunc(*list, func(el nftables.SetElement) bool {
+			key := string(el.Key) + string(el.KeyEnd)
+			was := led[key]
+			led[key] = true
+			return was
+		})
+	}
+	return nil
 }
