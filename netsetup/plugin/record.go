@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
 	"golang.org/x/sys/unix"
 )
@@ -57,9 +58,11 @@ func (p *Plugin) find(c *call) (*record, error) {
 
 func (p *Plugin) openRecord(dir string) (*record, error) {
 	for {
+		gate.Change()
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
+		gate.Change()
 		lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // its last holder has just removed it
@@ -111,6 +114,7 @@ func (r *record) journal(o netsetup.Object) error {
 	if err != nil {
 		return err
 	}
+	gate.Change()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
@@ -145,9 +149,11 @@ func (r *record) save(a attached) error {
 		return err
 	}
 	tmp := filepath.Join(r.dir, "attached.new")
+	gate.Change()
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}
+	gate.Change()
 	return os.Rename(tmp, filepath.Join(r.dir, "attached"))
 }
 
@@ -168,8 +174,10 @@ func (r *record) load() (a attached, ok bool, err error) {
 
 // remove ends the record. Its parents go when they are empty.
 func (r *record) remove(root string) error {
+	gate.Change()
 	err := os.RemoveAll(r.dir)
 	for dir := filepath.Dir(r.dir); err == nil && strings.HasPrefix(dir, root); dir = filepath.Dir(dir) {
+		gate.Change()
 		if os.Remove(dir) != nil {
 			break
 		}

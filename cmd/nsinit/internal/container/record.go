@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -176,6 +177,7 @@ func journal(path string, o entry) error {
 	if err != nil {
 		return err
 	}
+	gate.Change()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
