@@ -59,7 +59,11 @@ func (p *Plugin) find(c *call) (*record, error) {
 func (p *Plugin) openRecord(dir string) (*record, error) {
 	for {
 		gate.Change()
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		err := os.MkdirAll(dir, 0o700)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another record's end has just removed a parent
+		}
+		if err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
 		gate.Change()
@@ -172,18 +176,41 @@ func (r *record) load() (a attached, ok bool, err error) {
 	return a, true, nil
 }
 
-// remove ends the record. Its parents go when they are empty.
-func (r *record) remove(root string) error {
-	gate.Change()
-	err := os.RemoveAll(r.dir)
-	for dir := filepath.Dir(r.dir); err == nil && strings.HasPrefix(dir, root); dir = filepath.Dir(dir) {
+// remove ends the record. The lock goes last: who finds none begins a new record, of
+// which nothing may be taken away.
+func (r *record) remove() error {
+	defer r.close()
+	for _, name := range []string{"attached", "attached.new", "objects", "lock"} {
 		gate.Change()
-		if os.Remove(dir) != nil {
-			break
+		err := os.Remove(filepath.Join(r.dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("record: %w", err)
 		}
 	}
-	r.close()
-	return err
+	return nil
+}
+
+// prune removes the folder of a record that has ended, and the parents that are empty
+// without it. Whoever makes a record there at the same time makes them again.
+func (p *Plugin) prune(dir string) {
+	for ; dir == p.dir() || strings.HasPrefix(dir, p.dir()+"/"); dir = filepath.Dir(dir) {
+		gate.Change()
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return // another record lies in it
+		}
+	}
+}
+
+// pruneAll removes what ends of records that were killed have left of their folders.
+func (p *Plugin) pruneAll(network string) {
+	dirs, _ := filepath.Glob(filepath.Join(p.dir(), network, "*@*"))
+	for _, dir := range dirs {
+		p.prune(dir)
+	}
+	dirs, _ = filepath.Glob(filepath.Join(p.dir(), network))
+	for _, dir := range dirs {
+		p.prune(dir)
+	}
 }
 
 // A place is one plugin's record of one attachment.
