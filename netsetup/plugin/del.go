@@ -117,9 +117,8 @@ func (p *Plugin) release(c *call) error {
 
 // gc takes back what attachments of the network have that the runtime doesn't know.
 func (p *Plugin) gc(ctx context.Context, c *call) error {
-	list, err := p.places(c.conf.Name)
-	errs := []error{err}
-	for _, at := range list {
+	var errs []error
+	for _, at := range p.places(c.conf.Name) {
 		if at.plugin != c.conf.Type || c.valid(at.id, at.ifName) {
 			continue
 		}
@@ -136,30 +135,30 @@ func (p *Plugin) gc(ctx context.Context, c *call) error {
 	return errors.Join(errs...)
 }
 
-// Collect ends the records of attachments whose namespace is gone, and of an ADD that
-// was killed. It returns what it ended, as NETWORK/ID@IFNAME/TYPE.
+// Collect ends the records of attachments whose namespace is gone, and of an ADD or a
+// DEL that was killed. It returns what it ended, as NETWORK/ID@IFNAME/TYPE.
 func (p *Plugin) Collect(ctx context.Context) (ended []string, err error) {
-	list, err := p.places("")
-	errs := []error{err}
-	for _, at := range list {
+	var errs []error
+	for _, at := range p.places("") {
 		r, err := p.openRecord(at.dir)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		a, done, err := r.load()
-		if err == nil && done && lives(a) {
+		if err != nil || done && lives(a) {
+			errs = append(errs, err) // what can't be read is left to the runtime's DEL
 			r.close()
 			continue
 		}
-		if err := errors.Join(err, p.end(ctx, r, "")); err != nil {
+		if err := p.end(ctx, r, ""); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		name, _ := filepath.Rel(p.dir(), at.dir)
 		ended = append(ended, name)
 	}
-	p.pruneAll("*")
+	p.pruneAll("")
 	return ended, errors.Join(errs...)
 }
 

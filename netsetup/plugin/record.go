@@ -56,12 +56,15 @@ func (p *Plugin) find(c *call) (*record, error) {
 	return p.openRecord(dir)
 }
 
+// folderTries is how often a record's folder is made again that others remove meanwhile.
+const folderTries = 1000
+
 func (p *Plugin) openRecord(dir string) (*record, error) {
-	for {
+	for try := 1; ; try++ {
 		gate.Change()
 		err := os.MkdirAll(dir, 0o700)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // another record's end has just removed a parent
+		if try < folderTries && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)) {
+			continue // the end of another record has just removed a parent, or this folder
 		}
 		if err != nil {
 			return nil, fmt.Errorf("record: %w", err)
@@ -104,8 +107,9 @@ func (r *record) current() bool {
 
 func (r *record) close() { _ = r.lock.Close() }
 
-// journal writes o down before it is made. A line that a kill tears is of an object
-// that never was.
+// journal writes o down before it is made. A line that is torn, by a kill or a full
+// file system, is of an object that never was; the next one begins with the line's end,
+// and so is whole.
 func (r *record) journal(o netsetup.Object) error {
 	path := filepath.Join(r.dir, "objects")
 	if o.Owner == "" { // a network's: it outlives its attachments
@@ -123,7 +127,7 @@ func (r *record) journal(o netsetup.Object) error {
 	if err != nil {
 		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
 	}
-	_, err = f.Write(append(line, '\n'))
+	_, err = f.Write(append([]byte{'\n'}, line...))
 	return errors.Join(err, f.Close())
 }
 
@@ -201,39 +205,60 @@ func (p *Plugin) prune(dir string) {
 	}
 }
 
-// pruneAll removes what ends of records that were killed have left of their folders.
+// pruneAll removes what ends of records that were killed have left of their folders, of
+// one network or ("") of all.
 func (p *Plugin) pruneAll(network string) {
-	dirs, _ := filepath.Glob(filepath.Join(p.dir(), network, "*@*"))
-	for _, dir := range dirs {
-		p.prune(dir)
-	}
-	dirs, _ = filepath.Glob(filepath.Join(p.dir(), network))
-	for _, dir := range dirs {
+	for _, dir := range p.networks(network) {
+		for _, attachment := range foldersIn(dir) {
+			if strings.Contains(filepath.Base(attachment), "@") {
+				p.prune(attachment)
+			}
+		}
 		p.prune(dir)
 	}
 }
 
+func (p *Plugin) networks(network string) []string {
+	if network != "" {
+		return []string{filepath.Join(p.dir(), network)}
+	}
+	return foldersIn(p.dir())
+}
+
+// foldersIn lists the folders in dir, none if it isn't there.
+func foldersIn(dir string) (paths []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths
+}
+
 // A place is one plugin's record of one attachment.
-type place struct{ dir, network, id, ifName, plugin string }
+type place struct{ dir, id, ifName, plugin string }
 
 // places lists the records below the state directory, of one network or ("") of all.
-func (p *Plugin) places(network string) (list []place, err error) {
-	if network == "" {
-		network = "*"
+// What else lies there is nobody's business.
+func (p *Plugin) places(network string) (list []place) {
+	for _, dir := range p.networks(network) {
+		for _, attachment := range foldersIn(dir) {
+			id, ifName, ok := strings.Cut(filepath.Base(attachment), "@")
+			if !ok {
+				continue
+			}
+			for _, record := range foldersIn(attachment) {
+				list = append(list, place{record, id, ifName, filepath.Base(record)})
+			}
+		}
 	}
-	dirs, err := filepath.Glob(filepath.Join(p.dir(), network, "*@*", "*"))
-	for _, dir := range dirs {
-		attachment := filepath.Dir(dir)
-		id, ifName, _ := strings.Cut(filepath.Base(attachment), "@")
-		list = append(list, place{dir, filepath.Base(filepath.Dir(attachment)), id, ifName, filepath.Base(dir)})
-	}
-	return list, err
+	return list
 }
 
 // Objects returns what the records of all attachments hold.
 func (p *Plugin) Objects() (all []netsetup.Object, err error) {
-	list, err := p.places("")
-	for _, at := range list {
+	for _, at := range p.places("") {
 		found, readErr := objectsIn(filepath.Join(at.dir, "objects"))
 		all, err = append(all, found...), errors.Join(err, readErr)
 	}
