@@ -216,6 +216,7 @@ func (p *Plugin) pruneAll(network string) {
 		}
 		p.prune(dir)
 	}
+	p.prune(p.dir())
 }
 
 func (p *Plugin) networks(network string) []string {

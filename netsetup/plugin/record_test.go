@@ -270,3 +270,26 @@ func TestRecordAtOnce(t *testing.T) {
 	wg.Wait()
 	gone(t, p.dir())
 }
+
+// The folders of a record whose end was killed go with the next DEL, GC or Collect, however many of them are left.
+func TestRecordOfKilledEnd(t *testing.T) {
+	t.Parallel()
+	for _, left := range []string{"", "lan", "lan/c1@eth0", "lan/c1@eth0/bridge"} {
+		for name, end := range map[string]func(p *Plugin) error{
+			"DEL":     func(p *Plugin) error { return p.del(context.Background(), callOf("c1")) },
+			"GC":      func(p *Plugin) error { return p.gc(context.Background(), callOf("")) },
+			"Collect": func(p *Plugin) error { _, err := p.Collect(context.Background()); return err },
+		} {
+			p := newPlugin(t)
+			if err := os.MkdirAll(filepath.Join(p.dir(), left), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(p); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if _, err := os.Stat(p.dir()); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s leaves %q", name, left)
+			}
+		}
+	}
+}
