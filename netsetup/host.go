@@ -123,6 +123,8 @@ func Undo(ctx context.Context, h *Host, o Object) error {
 		return h.undoDevice(o)
 	case "netns-name":
 		return undoName(o)
+	case KindInterface:
+		return undoInterface(o)
 	case kindIFB:
 		return h.undoIFB(o)
 	case kindSBR:

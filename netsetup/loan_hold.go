@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,11 +27,13 @@ func (l *loan) hold(ns *NetNS) error {
 	if err != nil || mounted && ours {
 		return err
 	}
+	gate.Change()
 	f, err := os.OpenFile(l.path(), os.O_RDONLY|os.O_CREATE, 0)
 	if err != nil {
 		return fmt.Errorf("hold the namespace: %w", err)
 	}
 	_ = f.Close()
+	gate.Change()
 	if err := bindNamespace(ns.fd(), l.path()); err != nil {
 		return fmt.Errorf("hold the namespace: %w", err)
 	}
@@ -57,11 +60,13 @@ func (l *loan) release() error {
 		return err
 	}
 	if mounted {
+		gate.Change()
 		err := unix.Unmount(l.path(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("%s: unmount: %w", l.path(), err)
 		}
 	}
+	gate.Change()
 	if err := unix.Unlink(l.path()); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("%s: remove: %w", l.path(), err)
 	}

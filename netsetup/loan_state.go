@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -145,6 +146,7 @@ func (s loanSetting) write(device string) error {
 	if have, err := readSetting(s.path(device)); err == nil && have == s.Value {
 		return nil
 	}
+	gate.Change()
 	return os.WriteFile(s.path(device), []byte(s.Value), 0)
 }
 

@@ -92,12 +92,14 @@ func ConfigureLoopback(in *Inside, mtu int) error {
 
 // LowerLoopback sets lo of target down, as DEL of CNI's loopback does.
 func LowerLoopback(target *NetNS) error {
-	return target.Inside(func(in *Inside) error {
-		if err := in.c.setLink(ifinfo(loopbackIndex, 0, unix.IFF_UP)); err != nil {
-			return fmt.Errorf("lo: set down: %w", err)
-		}
-		return nil
-	})
+	return target.Inside((*Inside).lowerLoopback)
+}
+
+func (in *Inside) lowerLoopback() error {
+	if err := in.c.setLink(ifinfo(loopbackIndex, 0, unix.IFF_UP)); err != nil {
+		return fmt.Errorf("lo: set down: %w", err)
+	}
+	return nil
 }
 
 // Commands returns what Attach and Configure do, in the words of iproute2.

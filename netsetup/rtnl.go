@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -109,6 +110,7 @@ func (c *rtnl) receive() ([]syscall.NetlinkMessage, error) {
 
 // change sends a request that changes something and waits for its acknowledgement.
 func (c *rtnl) change(kind uint16, flags int, data ...nl.NetlinkRequestData) error {
+	gate.Change()
 	_, err := c.execute(kind, flags|unix.NLM_F_ACK, 0, data)
 	return err
 }

@@ -64,6 +64,9 @@ func Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.P
 	if err != nil {
 		return Attachment{}, err
 	}
+	if err := recordInterface(target, p, record); err != nil {
+		return Attachment{}, err
+	}
 	return s.Attach(ctx, h, target, p, slices.Clone(addrs), slices.Clone(gateways), record)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +18,7 @@ func setDevice(family, ifName, key, value string) error {
 	fd, err := openRetry("/proc/sys/net/"+family+"/conf/"+ifName+"/"+key, unix.O_WRONLY)
 	if err == nil {
 		// An os.File would be taken up by the poller, at three more system calls.
+		gate.Change()
 		_, err = unix.Write(fd, []byte(value))
 		unix.Close(fd)
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -134,6 +135,7 @@ func openTap(name string, t *Tap, finish func() error) error {
 	}
 	// Exclusive: without, another tap of the name would be taken for ours.
 	request.SetUint16(tapFlags(t) | unix.IFF_TUN_EXCL)
+	gate.Change()
 	switch err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("make: the container's network namespace has an interface of this name already; give another interface_name: %w", unix.EEXIST)
@@ -155,6 +157,7 @@ func openTap(name string, t *Tap, finish func() error) error {
 	if err := finish(); err != nil {
 		return fmt.Errorf("set MAC, MTU and bridge: %w", err)
 	}
+	gate.Change()
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
 		return fmt.Errorf("make persistent: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -91,6 +92,7 @@ func setFlag(info *nl.IfInfomsg, flag uint32, on *bool) {
 func (s Sysctl) write() error {
 	fd, err := openRetry("/proc/sys/"+s.Key, unix.O_WRONLY)
 	if err == nil {
+		gate.Change()
 		_, err = unix.Write(fd, []byte(s.Value))
 		unix.Close(fd)
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nsinit/nsinit/netsetup"
@@ -124,6 +125,25 @@ func hostPolicies(ctx context.Context, h *netsetup.Host, t *tracer, p netsetup.P
 // anything of the network is made.
 func Reserve(ctx context.Context, p netsetup.Plan, opts policy.Options, record netsetup.Recorder) error {
 	return policy.Reserve(ctx, p, opts, record)
+}
+
+// UndoOrder returns objects, oldest first, in the order in which they are undone: the
+// interface before all that holds for it, since a container that still has it would be
+// without its rules; then the newest first, so that an address is the last to go.
+func UndoOrder[E any](objects []E, kindOf func(E) string) []E {
+	list := slices.Clone(objects)
+	slices.Reverse(list)
+	slices.SortStableFunc(list, func(a, b E) int {
+		return first(kindOf(b)) - first(kindOf(a))
+	})
+	return list
+}
+
+func first(kind string) int {
+	if kind == netsetup.KindInterface {
+		return 1
+	}
+	return 0
 }
 
 // Undo removes one recorded object of any kind, whoever recorded it. One that is

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/nsinit/nsinit/internal/gate"
 )
 
 // ResultDir is where CNI's library keeps results. Ours lie there as well, so that its
@@ -45,9 +47,11 @@ func (k Kept) Save() error {
 	if err := os.MkdirAll(ResultDir, 0o700); err != nil {
 		return fmt.Errorf("keep the result: %w", err)
 	}
+	gate.Change()
 	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
 		return fmt.Errorf("keep the result: %w", err)
 	}
+	gate.Change()
 	return os.Rename(path+".new", path)
 }
 
@@ -85,6 +89,7 @@ func AllKept(network string) (all []Kept, err error) {
 // Forget removes what is kept at path, a KeptPath.
 func Forget(path string) error {
 	for _, path := range []string{path, path + ".new"} {
+		gate.Change()
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

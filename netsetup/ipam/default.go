@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -264,6 +265,7 @@ func (d *defaultNetwork) write(p pools) (*netsetup.Network, error) {
 		return nil, err
 	}
 	temp := d.file() + ".tmp" // one name, under the lock: a killed run leaves no second
+	gate.Change()
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
@@ -272,6 +274,7 @@ func (d *defaultNetwork) write(p pools) (*netsetup.Network, error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return nil, errors.Join(err, os.Remove(temp))
 	}
+	gate.Change()
 	if err := os.Rename(temp, d.file()); err != nil {
 		return nil, err
 	}
@@ -295,6 +298,7 @@ func (d *defaultNetwork) forget(ctx context.Context) (bool, error) {
 	if len(leases) > 0 {
 		return false, nil
 	}
+	gate.Change()
 	if err := os.Remove(d.file()); err != nil {
 		return false, fmt.Errorf("network %s: %w", d.name, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -98,10 +99,12 @@ func (s *store) reserve(a netip.Addr, rangeID string) (bool, error) {
 // truncate the file of the last address. ext4 writes a file that was emptied and
 // closed to the disk at once (auto_da_alloc): a millisecond, for each family.
 func (s *store) take(path string, o netsetup.Object, rangeID string) error {
+	gate.Change()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
+	gate.Change()
 	_, err = f.WriteString(o.Owner + disk.LineBreak + o.IfName)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
@@ -115,10 +118,12 @@ func (s *store) take(path string, o netsetup.Object, rangeID string) error {
 // writeInPlace makes content the whole of a file that may be there. Cut off in
 // between it holds some address or none, and the next search starts there.
 func writeInPlace(path, content string) error {
+	gate.Change()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
+	gate.Change()
 	_, err = f.WriteString(content)
 	if info, statErr := f.Stat(); err == nil && statErr == nil && info.Size() > int64(len(content)) {
 		err = f.Truncate(int64(len(content)))
@@ -139,6 +144,7 @@ func (s *store) release(addr string) error {
 	if !ours(string(content), s.object) {
 		return nil
 	}
+	gate.Change()
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("lease %s: %w", addr, err)
 	}

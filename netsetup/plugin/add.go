@@ -30,10 +30,11 @@ func (p *Plugin) begun(ctx context.Context, c *call) (*record, error) {
 	_, done, err := r.load()
 	switch {
 	case err != nil:
-	case done && c.conf.Type != "loopback": // lo can be up twice
+	case done && c.conf.Type == "loopback": // lo can be up twice
+	case done:
 		err = fmt.Errorf("%s of container %s is attached already; DEL comes first", c.ifName, c.id)
 	default:
-		err = p.undo(ctx, r)
+		err = p.undo(ctx, r, c.netns)
 	}
 	if err != nil {
 		r.close()
@@ -74,7 +75,7 @@ func (p *Plugin) attach(ctx context.Context, c *call) (result cni.Result, err er
 		err = r.finish(c, target, a)
 	}
 	if err != nil {
-		return result, errors.Join(err, netsetup.Detach(target, a), p.end(ctx, r))
+		return result, errors.Join(err, p.end(ctx, r, c.netns))
 	}
 	r.close()
 	return result, nil
@@ -111,7 +112,7 @@ func (p *Plugin) change(ctx context.Context, c *call) (result cni.Result, err er
 		err = r.finish(c, target, a)
 	}
 	if err != nil {
-		return result, errors.Join(err, p.end(ctx, r))
+		return result, errors.Join(err, p.end(ctx, r, c.netns))
 	}
 	r.close()
 	tuned(&result, c.ifName, a.Tuning)

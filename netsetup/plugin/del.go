@@ -19,52 +19,33 @@ import (
 // nothing to do.
 func (p *Plugin) del(ctx context.Context, c *call) error {
 	r, err := p.find(c)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case r != nil:
+	}
+	if r != nil {
 		return p.detach(ctx, r, c.netns)
-	case c.kind == chained:
+	}
+	p.prune(p.recordDir(c)) // of an end that was killed
+	if c.kind == chained {
 		return nil
-	case c.conf.Type == "loopback":
-		return takeOut(attached{Attachment: netsetup.Attachment{Strategy: c.conf.Type}}, c.netns)
 	}
 	// Made by another tool, or of a boot before: what can be told without a record.
 	return errors.Join(p.withoutRecord(c), p.release(c))
 }
 
-// detach takes the interface away, if the namespace is still the one that it was put
-// into, and undoes the record.
+// detach undoes the record, unless netns is told and can be no container's.
 func (p *Plugin) detach(ctx context.Context, r *record, netns string) error {
-	a, done, loadErr := r.load()
-	var err error
-	if done {
-		if netns == "" {
-			netns = a.NetNS
+	if netns != "" {
+		target, err := openForeign(netns)
+		if err = ownOnly(err); err != nil {
+			r.close()
+			return err
 		}
-		err = takeOut(a, netns)
+		if target != nil {
+			_ = target.Close()
+		}
 	}
-	return errors.Join(loadErr, err, p.end(ctx, r))
-}
-
-// takeOut removes the interface; lo, which can't go, is set down. A policy's attachment has no strategy: its interface
-// is another plugin's.
-func takeOut(a attached, netns string) error {
-	if a.Attachment.Strategy == "" {
-		return nil
-	}
-	target, err := openForeign(netns)
-	if err != nil {
-		return ownOnly(err) // gone, and the interface with it
-	}
-	defer target.Close()
-	if inode, err := target.Inode(); err != nil || a.Inode != 0 && inode != a.Inode {
-		return err
-	}
-	if a.Attachment.Strategy == "loopback" {
-		return netsetup.LowerLoopback(target)
-	}
-	return netsetup.Detach(target, a.Attachment)
+	return p.end(ctx, r, netns)
 }
 
 // ownOnly leaves of the faults of a namespace the one that DEL has, too.
@@ -76,13 +57,15 @@ func ownOnly(err error) error {
 }
 
 // end undoes the record, and removes it if that worked.
-func (p *Plugin) end(ctx context.Context, r *record) error {
-	if err := p.undo(ctx, r); err != nil {
+func (p *Plugin) end(ctx context.Context, r *record, netns string) error {
+	if err := p.undo(ctx, r, netns); err != nil {
 		r.close()
 		return err
 	}
 	published, err := r.publishes()
-	if err = errors.Join(err, r.remove(p.dir())); err != nil || !published {
+	err = errors.Join(err, r.remove())
+	p.prune(r.dir)
+	if err != nil || !published {
 		return err
 	}
 	return p.publishAgain(ctx, r)
@@ -99,8 +82,9 @@ func (p *Plugin) publishAgain(ctx context.Context, ended *record) error {
 	return policy.Reload(ctx, nil, p.options())
 }
 
-// undo undoes the objects of a record, newest first.
-func (p *Plugin) undo(ctx context.Context, r *record) error {
+// undo undoes the objects of a record. The namespace may have got another path, netns,
+// since they were recorded; "" if nobody says so.
+func (p *Plugin) undo(ctx context.Context, r *record, netns string) error {
 	list, err := r.objects()
 	if err != nil || len(list) == 0 {
 		return err
@@ -111,7 +95,10 @@ func (p *Plugin) undo(ctx context.Context, r *record) error {
 	}
 	defer h.Close()
 	var errs []error
-	for _, o := range slices.Backward(list) {
+	for _, o := range chain.UndoOrder(list, func(o netsetup.Object) string { return o.Kind }) {
+		if o.Kind == netsetup.KindInterface && netns != "" {
+			o.Name = netns
+		}
 		if err := chain.Undo(ctx, h, o); err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", o.Kind, o.Name, err))
 		}
@@ -129,6 +116,9 @@ func (p *Plugin) withoutRecord(c *call) error {
 		return ownOnly(err)
 	}
 	defer target.Close()
+	if c.conf.Type == "loopback" {
+		return netsetup.LowerLoopback(target)
+	}
 	return netsetup.Detach(target, netsetup.Attachment{Strategy: c.conf.Type, IfName: c.ifName})
 }
 
@@ -143,9 +133,8 @@ func (p *Plugin) release(c *call) error {
 
 // gc takes back what attachments of the network have that the runtime doesn't know.
 func (p *Plugin) gc(ctx context.Context, c *call) error {
-	list, err := p.places(c.conf.Name)
-	errs := []error{err}
-	for _, at := range list {
+	var errs []error
+	for _, at := range p.places(c.conf.Name) {
 		if at.plugin != c.conf.Type || c.valid(at.id, at.ifName) {
 			continue
 		}
@@ -155,35 +144,37 @@ func (p *Plugin) gc(ctx context.Context, c *call) error {
 		}
 		errs = append(errs, err)
 	}
+	p.pruneAll(c.conf.Name)
 	if plan, err := netsetup.PlanAddresses(c.request()); err == nil && c.kind == network {
 		errs = append(errs, chain.Delegate(ctx, "GC", plan, c.raw))
 	}
 	return errors.Join(errs...)
 }
 
-// Collect ends the records of attachments whose namespace is gone, and of an ADD that
-// was killed. It returns what it ended, as NETWORK/ID@IFNAME/TYPE.
+// Collect ends the records of attachments whose namespace is gone, and of an ADD or a
+// DEL that was killed. It returns what it ended, as NETWORK/ID@IFNAME/TYPE.
 func (p *Plugin) Collect(ctx context.Context) (ended []string, err error) {
-	list, err := p.places("")
-	errs := []error{err}
-	for _, at := range list {
+	var errs []error
+	for _, at := range p.places("") {
 		r, err := p.openRecord(at.dir)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		a, done, err := r.load()
-		if err == nil && done && lives(a) {
+		if err != nil || done && lives(a) {
+			errs = append(errs, err) // what can't be read is left to the runtime's DEL
 			r.close()
 			continue
 		}
-		if err := errors.Join(err, p.end(ctx, r)); err != nil {
+		if err := p.end(ctx, r, ""); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		name, _ := filepath.Rel(p.dir(), at.dir)
 		ended = append(ended, name)
 	}
+	p.pruneAll("")
 	return ended, errors.Join(errs...)
 }
 

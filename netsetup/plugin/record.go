@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/policy"
 	"golang.org/x/sys/unix"
@@ -56,11 +57,20 @@ func (p *Plugin) find(c *call) (*record, error) {
 	return p.openRecord(dir)
 }
 
+// folderTries is how often a record's folder is made again that others remove meanwhile.
+const folderTries = 1000
+
 func (p *Plugin) openRecord(dir string) (*record, error) {
-	for {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	for try := 1; ; try++ {
+		gate.Change()
+		err := os.MkdirAll(dir, 0o700)
+		if try < folderTries && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)) {
+			continue // the end of another record has just removed a parent, or this folder
+		}
+		if err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
+		gate.Change()
 		lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // its last holder has just removed it
@@ -98,8 +108,9 @@ func (r *record) current() bool {
 
 func (r *record) close() { _ = r.lock.Close() }
 
-// journal writes o down before it is made. A line that a kill tears is of an object
-// that never was.
+// journal writes o down before it is made. A line that is torn, by a kill or a full
+// file system, is of an object that never was; the next one begins with the line's end,
+// and so is whole.
 func (r *record) journal(o netsetup.Object) error {
 	path := filepath.Join(r.dir, "objects")
 	if o.Owner == "" { // a network's: it outlives its attachments
@@ -112,11 +123,12 @@ func (r *record) journal(o netsetup.Object) error {
 	if err != nil {
 		return err
 	}
+	gate.Change()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
 	}
-	_, err = f.Write(append(line, '\n'))
+	_, err = f.Write(append([]byte{'\n'}, line...))
 	return errors.Join(err, f.Close())
 }
 
@@ -152,9 +164,11 @@ func (r *record) save(a attached) error {
 		return err
 	}
 	tmp := filepath.Join(r.dir, "attached.new")
+	gate.Change()
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}
+	gate.Change()
 	return os.Rename(tmp, filepath.Join(r.dir, "attached"))
 }
 
@@ -173,39 +187,86 @@ func (r *record) load() (a attached, ok bool, err error) {
 	return a, true, nil
 }
 
-// remove ends the record. Its parents go when they are empty.
-func (r *record) remove(root string) error {
-	err := os.RemoveAll(r.dir)
-	for dir := filepath.Dir(r.dir); err == nil && strings.HasPrefix(dir, root); dir = filepath.Dir(dir) {
-		if os.Remove(dir) != nil {
-			break
+// remove ends the record. The lock goes last: who finds none begins a new record, of
+// which nothing may be taken away.
+func (r *record) remove() error {
+	defer r.close()
+	for _, name := range []string{"attached", "attached.new", "objects", "lock"} {
+		gate.Change()
+		err := os.Remove(filepath.Join(r.dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("record: %w", err)
 		}
 	}
-	r.close()
-	return err
+	return nil
+}
+
+// prune removes the folder of a record that has ended, and the parents that are empty
+// without it. Whoever makes a record there at the same time makes them again.
+func (p *Plugin) prune(dir string) {
+	for ; dir == p.dir() || strings.HasPrefix(dir, p.dir()+"/"); dir = filepath.Dir(dir) {
+		gate.Change()
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return // another record lies in it
+		}
+	}
+}
+
+// pruneAll removes what ends of records that were killed have left of their folders, of
+// one network or ("") of all.
+func (p *Plugin) pruneAll(network string) {
+	for _, dir := range p.networks(network) {
+		for _, attachment := range foldersIn(dir) {
+			if strings.Contains(filepath.Base(attachment), "@") {
+				p.prune(attachment)
+			}
+		}
+		p.prune(dir)
+	}
+	p.prune(p.dir())
+}
+
+func (p *Plugin) networks(network string) []string {
+	if network != "" {
+		return []string{filepath.Join(p.dir(), network)}
+	}
+	return foldersIn(p.dir())
+}
+
+// foldersIn lists the folders in dir, none if it isn't there.
+func foldersIn(dir string) (paths []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths
 }
 
 // A place is one plugin's record of one attachment.
-type place struct{ dir, network, id, ifName, plugin string }
+type place struct{ dir, id, ifName, plugin string }
 
 // places lists the records below the state directory, of one network or ("") of all.
-func (p *Plugin) places(network string) (list []place, err error) {
-	if network == "" {
-		network = "*"
+// What else lies there is nobody's business.
+func (p *Plugin) places(network string) (list []place) {
+	for _, dir := range p.networks(network) {
+		for _, attachment := range foldersIn(dir) {
+			id, ifName, ok := strings.Cut(filepath.Base(attachment), "@")
+			if !ok {
+				continue
+			}
+			for _, record := range foldersIn(attachment) {
+				list = append(list, place{record, id, ifName, filepath.Base(record)})
+			}
+		}
 	}
-	dirs, err := filepath.Glob(filepath.Join(p.dir(), network, "*@*", "*"))
-	for _, dir := range dirs {
-		attachment := filepath.Dir(dir)
-		id, ifName, _ := strings.Cut(filepath.Base(attachment), "@")
-		list = append(list, place{dir, filepath.Base(filepath.Dir(attachment)), id, ifName, filepath.Base(dir)})
-	}
-	return list, err
+	return list
 }
 
 // Objects returns what the records of all attachments hold.
 func (p *Plugin) Objects() (all []netsetup.Object, err error) {
-	list, err := p.places("")
-	for _, at := range list {
+	for _, at := range p.places("") {
 		found, readErr := objectsIn(filepath.Join(at.dir, "objects"))
 		all, err = append(all, found...), errors.Join(err, readErr)
 	}

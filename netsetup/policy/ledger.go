@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -109,6 +110,7 @@ func (l *ledger) save() error {
 // was left by a process that died.
 func replaceFile(path string, data []byte) error {
 	next := path + ".new"
+	gate.Change()
 	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
@@ -117,11 +119,13 @@ func replaceFile(path string, data []byte) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	gate.Change()
 	return os.Rename(next, path)
 }
 
 func (l *ledger) remove() error {
 	for _, path := range []string{l.path, l.path + ".new"} {
+		gate.Change()
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("host record: %w", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,4 +69,7 @@ func tryLock(path string) (lock, error) {
 func (l lock) release() { l.f.Close() }
 
 // remove takes the file away. Whoever has it open already notices (tryLock).
-func (l lock) remove() error { return os.Remove(l.f.Name()) }
+func (l lock) remove() error {
+	gate.Change()
+	return os.Remove(l.f.Name())
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,6 +65,7 @@ func (s sysctl) write(value string) error {
 		return s.wrap("write", err)
 	}
 	defer f.Close()
+	gate.Change()
 	if _, err := f.WriteString(value); err != nil {
 		return s.wrap("write "+value, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
+	"github.com/nsinit/nsinit/internal/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,6 +82,7 @@ func commit(ctx context.Context, what string, fill func(*transaction)) error {
 		if err := errors.Join(tx.errs...); err != nil {
 			return fmt.Errorf("nftables: %s: %w", what, err)
 		}
+		gate.Change()
 		err = conn.Flush()
 		if err == nil {
 			return nil

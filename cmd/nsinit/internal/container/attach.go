@@ -82,6 +82,9 @@ func (r *Runtime) AttachNetwork(ctx context.Context, id string, req netsetup.Req
 		return a, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
+	if _, err := c.undoUnfinished(ctx); err != nil {
+		return a, err
+	}
 	p, err := c.plan(ctx, &req, ipam.Fill)
 	if err != nil {
 		return a, err
@@ -120,7 +123,7 @@ func (c *connection) plan(ctx context.Context, req *netsetup.Request, fill func(
 		return p, err
 	}
 	p = plans[len(plans)-1]
-	p.Owner = c.rec.id()
+	p.Owner, p.Joined = c.rec.id(), true // the namespace lives on when it is detached
 	return p, nil
 }
 
@@ -133,7 +136,8 @@ func (c *connection) attach(ctx context.Context, p netsetup.Plan, opts policy.Op
 	return a, netsetup.ConfigureIn(c.netns, a)
 }
 
-// undo takes away the interface of a, if it is there, and then what was recorded for it, newest first.
+// undo takes away the interface of a, which has no record of its own if the container was started with it, and then what
+// was recorded for it.
 func (c *connection) undo(ctx context.Context, a netsetup.Attachment, ifName string) error {
 	if a.IfName != "" {
 		if err := netsetup.Detach(c.netns, a); err != nil {
@@ -142,7 +146,7 @@ func (c *connection) undo(ctx context.Context, a netsetup.Attachment, ifName str
 	}
 	list, err := entries(c.rec.path("objects"))
 	errs := []error{err}
-	for _, e := range slices.Backward(list) {
+	for _, e := range chain.UndoOrder(list, func(e entry) string { return e.Kind }) {
 		// A device's name inside may have been a template when it was recorded.
 		device := e.Kind == netsetup.KindDevice && e.IfName == ifName
 		if e.Attachment != ifName && !device {
@@ -159,6 +163,35 @@ func (c *connection) undo(ctx context.Context, a netsetup.Attachment, ifName str
 	return errors.Join(errs...)
 }
 
+// unfinished are the networks whose attach was killed: recorded, and not in the state.
+func (c *recorded) unfinished(list []entry) (found []netsetup.Attachment) {
+	has := func(networks []netsetup.Attachment, ifName string) bool {
+		return slices.ContainsFunc(networks, func(a netsetup.Attachment) bool { return a.IfName == ifName })
+	}
+	for _, e := range list {
+		// A device's name inside may have been a template when it was recorded.
+		if e.Attachment != "" && !has(c.Networks, e.Attachment) && !has(c.Networks, e.IfName) && !has(found, e.Attachment) {
+			found = append(found, netsetup.Attachment{IfName: e.Attachment, Network: e.Network})
+		}
+	}
+	return found
+}
+
+// undoUnfinished undoes what an attach has left that was killed, and returns what it was.
+func (c *connection) undoUnfinished(ctx context.Context) ([]netsetup.Attachment, error) {
+	list, err := entries(c.rec.path("objects"))
+	if err != nil {
+		return nil, err
+	}
+	found := c.rec.state.unfinished(list)
+	for _, a := range found {
+		if err := c.undo(ctx, netsetup.Attachment{}, a.IfName); err != nil {
+			return nil, fmt.Errorf("network %q: left by an attach that was killed: %w", a.Network, err)
+		}
+	}
+	return found, nil
+}
+
 // DetachNetwork takes the running container id off a network. word is the interface's name inside, or the network's if it
 // has one interface there.
 func (r *Runtime) DetachNetwork(ctx context.Context, id, word string) (a netsetup.Attachment, err error) {
@@ -167,8 +200,17 @@ func (r *Runtime) DetachNetwork(ctx context.Context, id, word string) (a netsetu
 		return a, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
+	unfinished, err := c.undoUnfinished(ctx)
+	if err != nil {
+		return a, err
+	}
 	i, err := c.rec.state.interfaceOf(word)
 	if err != nil {
+		for _, a := range unfinished {
+			if a.IfName == word || a.Network == word {
+				return a, nil
+			}
+		}
 		return a, fmt.Errorf("%q: %w", id, err)
 	}
 	a = c.rec.state.Networks[i]

@@ -33,6 +33,7 @@ func (r *Runtime) GC(ctx context.Context, all bool) ([]Removed, error) {
 	for _, rec := range dead {
 		removed = append(removed, r.removeDead(ctx, rec)...)
 	}
+	removed = append(removed, r.removeUnfinished(ctx)...)
 	removed = append(removed, r.removeStaleLeases()...)
 	removed = append(removed, r.removeAttachments(ctx)...)
 	if attached, err := r.attachments().Objects(); err != nil || len(attached) > 0 {
@@ -147,6 +148,34 @@ func (r *Runtime) removeDead(ctx context.Context, rec *record) (removed []Remove
 		return []Removed{own}
 	}
 	return append(removed, own)
+}
+
+// removeUnfinished undoes what attaches to running containers have left that were killed.
+func (r *Runtime) removeUnfinished(ctx context.Context) (removed []Removed) {
+	dirs, err := os.ReadDir(r.containers())
+	if err != nil {
+		return []Removed{{Kind: "container", Name: r.containers(), Error: oneLine(err)}}
+	}
+	for _, d := range dirs {
+		rec := &record{dir: filepath.Join(r.containers(), d.Name())}
+		list, err := entries(rec.path("objects"))
+		if err = errors.Join(err, rec.load()); err != nil || len(rec.state.unfinished(list)) == 0 {
+			continue // an error is told by whoever collects the container
+		}
+		c, err := r.connect(d.Name())
+		if err != nil {
+			continue // it is being started, or has ended
+		}
+		// Looked at again, under its lock: an attach may have been under way.
+		found, err := c.undoUnfinished(ctx)
+		for _, a := range found {
+			removed = append(removed, Removed{Container: d.Name(), Kind: netsetup.KindInterface, Name: a.IfName})
+		}
+		if err = errors.Join(err, c.close()); err != nil {
+			removed = append(removed, Removed{Container: d.Name(), Kind: netsetup.KindInterface, Error: oneLine(err)})
+		}
+	}
+	return removed
 }
 
 // removeStaleLeases gives back what containers of an earlier boot held, whose records went with it.

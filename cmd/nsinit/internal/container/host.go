@@ -13,6 +13,7 @@ import (
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
 	"golang.org/x/sys/unix"
 )
@@ -68,7 +69,7 @@ func InitSteps() []string { return inside.StepNames() }
 // With s.Detach the code is 0 and the id is in s.ID. The calling goroutine must be locked to the main thread:
 // the container dies with the thread that started it.
 func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
-	step.OpenGate()
+	gate.Open()
 	r.CatchSignals()
 	if err := s.Validate(); err != nil {
 		return exitNsinit, err
@@ -327,8 +328,10 @@ func (h *host) leave() {
 // writeFileWhole writes a file whole or not at all.
 func writeFileWhole(path string, content []byte, mode os.FileMode) error {
 	tmp := path + ".nsinit-new"
+	gate.Change()
 	if err := os.WriteFile(tmp, content, mode); err != nil {
 		return err
 	}
+	gate.Change()
 	return os.Rename(tmp, path)
 }

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/inside"
-	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"github.com/nsinit/nsinit/fs"
+	"github.com/nsinit/nsinit/internal/gate"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +44,7 @@ func (h *host) startChild() error {
 	pidfd := -1
 	attr := &syscall.ProcAttr{
 		// One processor and no collector: the init is a list of system calls.
-		Env:   append([]string{"GOMAXPROCS=1", "GOGC=off"}, step.GateEnv()...),
+		Env:   append([]string{"GOMAXPROCS=1", "GOGC=off"}, gate.Env()...),
 		Files: []uintptr{stdio.files[0].Fd(), stdio.files[1].Fd(), stdio.files[2].Fd(), child.Fd()},
 		Sys:   h.sysProcAttr(&pidfd),
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -169,18 +170,19 @@ func (c *record) save() error {
 	return writeFileWhole(c.path("state.json"), append(data, '\n'), 0o600)
 }
 
-// journal appends o to the objects at path before it is made. One write(2) on O_APPEND: a line that is
-// torn by a kill is of an object that was never made.
+// journal appends o to the objects at path before it is made. One write(2) on O_APPEND: a line that is torn, by a kill or
+// a full file system, is of an object that was never made; the next one begins with the line's end, and so is whole.
 func journal(path string, o entry) error {
 	line, err := encodeEntry(o)
 	if err != nil {
 		return err
 	}
+	gate.Change()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
 	}
-	_, err = f.Write(append(line, '\n'))
+	_, err = f.Write(append([]byte{'\n'}, line...))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("record %s %s: %w", o.Kind, o.Name, err)
 	}

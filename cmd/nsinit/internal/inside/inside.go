@@ -22,6 +22,7 @@ import (
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"github.com/nsinit/nsinit/creds"
 	"github.com/nsinit/nsinit/fs"
+	"github.com/nsinit/nsinit/internal/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,7 +101,7 @@ func StepNames() []string { return step.Names(steps) }
 // enter runs the list. It comes back only if a step failed.
 func enter() int {
 	debug.SetGCPercent(-1) // a start never needs a collection
-	step.OpenGate()
+	gate.Open()
 	// Nobody of the container may look into this process: it holds the host's descriptors (CVE-2016-9962).
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return 125

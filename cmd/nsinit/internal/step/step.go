@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/nsinit/nsinit/internal/gate"
 )
 
 // A Step is one named thing to do.
@@ -35,10 +37,10 @@ type Tracer func(name string, took time.Duration)
 // Run does the steps in order. When one fails, those begun are undone in reverse.
 func Run[T any](side string, steps []Step[T], t T, trace Tracer) error {
 	for i, s := range steps {
-		if s.When != nil && !s.When(t) || skipped(side, s.Name) {
+		if s.When != nil && !s.When(t) || gate.Skipped(side, s.Name) {
 			continue
 		}
-		gate(side, s.Name, "before")
+		gate.At(side, s.Name, "before")
 		start := time.Now()
 		if err := s.Do(t); err != nil {
 			return errors.Join(&Error{Step: s.Name, Err: err}, Undo(steps[:i+1], t))
@@ -46,7 +48,7 @@ func Run[T any](side string, steps []Step[T], t T, trace Tracer) error {
 		if trace != nil {
 			trace(s.Name, time.Since(start))
 		}
-		gate(side, s.Name, "after")
+		gate.At(side, s.Name, "after")
 	}
 	return nil
 }
