@@ -59,6 +59,7 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("%s: not found: %+v", check, found)
 		}
 	}
+	doctorSeesPlugins(t, m)
 	// What it advises helps.
 	m.Run(t, "sh", "-c", "nft insert rule inet theirs forwarding iifname nsinit0 accept && nft insert rule inet theirs forwarding oifname nsinit0 accept").OK(t)
 	m.nsinit(t, "delete", "dead").OK(t)
@@ -66,4 +67,26 @@ func TestDoctor(t *testing.T) {
 		t.Fatal(err)
 	}
 	look(0)
+}
+
+// doctorSeesPlugins has it look where run would: in the folders of the flag, else of CNI_PATH.
+func doctorSeesPlugins(t *testing.T, m *machine) {
+	t.Helper()
+	one, two := t.TempDir(), t.TempDir()
+	write(t, one+"/calico", "")
+	for _, flags := range [][]string{nil, {"--plugin-dir", one, "--plugin-dir", two}} {
+		cmd := m.command(append([]string{"doctor", "--json"}, flags...)...)
+		if flags == nil {
+			cmd.Env = append(cmd.Env, "CNI_PATH="+one+":"+two)
+		}
+		var said []string
+		for _, f := range netsetuptest.Decode[[]finding](t, m.RunCmd(t, cmd).Want(t, 1)) {
+			if f.Check == "plugins" {
+				said = append(said, f.Says)
+			}
+		}
+		if len(said) != 2 || !strings.HasPrefix(said[0], "1 in "+one) || !strings.HasPrefix(said[1], "none in "+two) {
+			t.Errorf("%q: plugins: %q", flags, said)
+		}
+	}
 }

@@ -41,7 +41,7 @@ func (hostDevice) Plan(r Request) (Plan, error) {
 		r.Runtime.DeviceID = conf.asked.deviceID
 	}
 	p, faults := planNet(r, conf)
-	if err == nil && own.want.isZero() && r.Runtime.DeviceID == "" {
+	if err == nil && own.want.isZero() && r.Runtime.DeviceID == "" && !r.Unasked {
 		err = fmt.Errorf("%s: no device given; device, hwaddr, kernelpath or pciBusID", r.where())
 	}
 	if conf.ipMasq {
@@ -130,6 +130,19 @@ func (a *Attachment) lent(p Plan, was deviceState) {
 	if a.MTU = p.MTU; a.MTU == 0 {
 		a.MTU = was.MTU
 	}
+}
+
+// Available looks for the device.
+func (hostDevice) Available(h *Host, p Plan) error {
+	conf, _ := p.Own.(hostDeviceConf)
+	if conf.want.isZero() {
+		return nil // whoever starts the container names it
+	}
+	if driven, err := conf.driven(conf.want); err != nil || driven {
+		return err
+	}
+	_, err := h.find(sysfs, conf.want)
+	return err
 }
 
 // Check returns every difference between a and the kernel, host side and inside.

@@ -51,7 +51,7 @@ func (ipvlan) Plan(r Request) (Plan, error) {
 		faults = errors.Join(faults, faultf(p.key("mac", "mac"), p.MAC, "an ipvlan has its parent's address; leave it out"))
 	}
 	p.Own = own
-	return p, errors.Join(err, faults, checkLink(p, conf, false))
+	return p, errors.Join(err, faults, checkLink(p, conf, r.Unasked))
 }
 
 // Attach makes the device in target, on a parent on the host or in target.
@@ -64,6 +64,12 @@ func (ipvlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs 
 		data.AddRtAttr(nl.IFLA_IPVLAN_MODE, nl.Uint16Attr(ipvlanMode(own.mode)))
 		return side.addSublink(target, p, *a, parent, info)
 	})
+}
+
+// Available looks for the parent.
+func (ipvlan) Available(h *Host, p Plan) error {
+	own, _ := p.Own.(ipvlanConf)
+	return h.hasParent(p, own.sublinkConf)
 }
 
 // Check returns every difference between a and the kernel.

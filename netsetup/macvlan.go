@@ -95,6 +95,12 @@ func macAttr(s string) *nl.RtAttr {
 	return nl.NewRtAttr(unix.IFLA_ADDRESS, mac)
 }
 
+// Available looks for the parent.
+func (macvlan) Available(h *Host, p Plan) error {
+	own, _ := p.Own.(macvlanConf)
+	return h.hasParent(p, own.sublinkConf)
+}
+
 // Check returns every difference between a and the kernel.
 func (macvlan) Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Difference, error) {
 	if err := ctx.Err(); err != nil {

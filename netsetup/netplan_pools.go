@@ -191,7 +191,7 @@ func (p *Plan) takeStatic(conf netConf) error {
 	if len(from) == 0 {
 		p.IPs = written
 	}
-	if len(p.IPs) == 0 && !conf.ipam.listed {
+	if len(p.IPs) == 0 && !conf.ipam.listed && !p.Unasked {
 		return fmt.Errorf("%s: plugins[0].ipam.addresses: missing, and no address is asked for; [{\"address\": \"10.1.0.2/24\"}] is one", p.fileName())
 	}
 	return nil

@@ -70,6 +70,18 @@ func Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []netip.P
 	return s.Attach(ctx, h, target, p, slices.Clone(addrs), slices.Clone(gateways), record)
 }
 
+// Available says why an Attach of p could not work on the host as it is now: the device that it needs isn't there.
+func Available(h *Host, p Plan) error {
+	s, err := StrategyOf(p.Strategy)
+	if err != nil {
+		return err
+	}
+	if a, ok := s.(interface{ Available(*Host, Plan) error }); ok {
+		return a.Available(h, p)
+	}
+	return nil
+}
+
 // Check asks the strategy of a for every difference between a and the kernel,
 // on the host's side and inside target.
 func Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Difference, error) {

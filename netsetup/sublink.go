@@ -137,6 +137,14 @@ func (h *Host) onParent(target *NetNS, p Plan, own sublinkConf, f func(side *Hos
 	})
 }
 
+// hasParent looks for a parent on the host. The container's, and that of a plugin before, only an Attach can find.
+func (h *Host) hasParent(p Plan, own sublinkConf) error {
+	if own.inside || own.master == "" && p.IPAM == "" {
+		return nil
+	}
+	return h.onParent(nil, p, own, func(*Host, link) error { return nil })
+}
+
 var errNoDefault = errors.New("no default route")
 
 func (h *Host) parent(name string) (link, error) {

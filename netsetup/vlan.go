@@ -61,6 +61,12 @@ func (vlan) Attach(ctx context.Context, h *Host, target *NetNS, p Plan, addrs []
 	})
 }
 
+// Available looks for the parent.
+func (vlan) Available(h *Host, p Plan) error {
+	own, _ := p.Own.(vlanConf)
+	return h.hasParent(p, own.sublinkConf)
+}
+
 // Check returns every difference between a and the kernel.
 func (vlan) Check(ctx context.Context, h *Host, target *NetNS, a Attachment) ([]Difference, error) {
 	if err := ctx.Err(); err != nil {

@@ -192,16 +192,27 @@ func cniArgs(text string) (args [][2]string, err error) {
 	return args, nil
 }
 
-func (c *cniCall) runtime(a *app) cni.Runtime {
-	dirs := c.pluginDirs
-	if path, _ := a.lookupEnv("CNI_PATH"); len(dirs) == 0 {
-		dirs = filepath.SplitList(path)
+// pluginDirs are the folders that plugins are looked up in, of which given are those of
+// the command line.
+func (a *app) pluginDirs(given []string) []string {
+	if len(given) > 0 {
+		return given
 	}
-	if len(dirs) == 0 {
-		dirs = []string{cni.DefaultDir}
+	path, _ := a.lookupEnv("CNI_PATH")
+	if dirs := filepath.SplitList(path); len(dirs) > 0 {
+		return dirs
+	}
+	return []string{cni.DefaultDir}
+}
+
+func (c *cniCall) runtime(a *app) cni.Runtime {
+	dirs := a.pluginDirs(c.pluginDirs)
+	var env []string
+	if a.root != "" {
+		env = []string{rootVariable + "=" + a.root}
 	}
 	return cni.Runtime{
-		Dirs: dirs, Own: plugin.Has, Self: "/proc/self/exe",
+		Env: env, Dirs: dirs, Own: plugin.Has, Self: "/proc/self/exe",
 		Warn: func(line string) { fmt.Fprintln(a.stderr, "nsinit: "+oneLine(line)) },
 	}
 }

@@ -17,10 +17,17 @@ func (a *app) isPlugin(args []string) bool {
 	return command != "" && len(args) == 0
 }
 
+// rootVariable has the state directory for a plugin that nsinit cni calls, which may be
+// nsinit: CNI leaves no other way to pass --root on.
+const rootVariable = "NSINIT_ROOT"
+
 // servePlugin answers the call.
 func (a *app) servePlugin() int {
+	if a.root, _ = a.lookupEnv(rootVariable); !filepath.IsAbs(a.root) {
+		a.root = container.DefaultRoot
+	}
 	p := plugin.Plugin{
-		Root: container.DefaultRoot, DataDir: container.DefaultDataDir, Name: filepath.Base(os.Args[0]),
+		Root: a.root, DataDir: container.DefaultDataDir, Name: filepath.Base(os.Args[0]),
 		Warn: func(line string) { fmt.Fprintln(a.stderr, line) }, Recorded: a.runtime().Objects,
 	}
 	env := func(name string) string {

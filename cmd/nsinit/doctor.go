@@ -17,8 +17,10 @@ Exit code 0: no problem, though there may be notes; 1: a problem at least; 125: 
 		},
 		setup: func(a *app) ([]group, action) {
 			var dir string
+			var pluginDirs []string
 			groups := []group{configDirFlag(&dir)}
-			return groups, func([]string) (int, error) { return a.doctor(dir) }
+			groups[0].flags = append(groups[0].flags, pluginDirFlag(&pluginDirs))
+			return groups, func([]string) (int, error) { return a.doctor(dir, a.pluginDirs(pluginDirs)) }
 		},
 	}
 }
@@ -26,8 +28,8 @@ Exit code 0: no problem, though there may be notes; 1: a problem at least; 125: 
 // exitProblem is the doctor's exit code when something is wrong.
 const exitProblem = 1
 
-func (a *app) doctor(dir string) (int, error) {
-	findings := a.runtime().Doctor(context.Background(), []string{dir})
+func (a *app) doctor(dir string, pluginDirs []string) (int, error) {
+	findings := a.runtime().Doctor(context.Background(), []string{dir}, pluginDirs)
 	code := 0
 	rows := [][]string{{"", "CHECK", "FINDING"}}
 	for _, f := range findings {

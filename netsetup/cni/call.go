@@ -67,7 +67,7 @@ func (r Runtime) call(ctx context.Context, command string, n *netsetup.Network, 
 }
 
 func (r Runtime) run(ctx context.Context, s step, i Invocation) ([]byte, error) {
-	i.Dirs = r.Dirs
+	i.Dirs, i.Env = r.Dirs, r.Env
 	out, err := i.Run(ctx, s.path, func(line string) {
 		if _, said, ok := strings.Cut(line, ": "); ok && r.Warn != nil {
 			r.Warn(s.Type + ": " + said) // and not what Self is called

@@ -54,6 +54,7 @@ type Invocation struct {
 	IfName      string
 	Args        string   // CNI_ARGS
 	Dirs        []string // CNI_PATH
+	Env         []string // further NAME=value
 	Config      []byte   // stdin
 }
 
@@ -78,7 +79,7 @@ func (i Invocation) Run(ctx context.Context, path string, warn func(string)) ([]
 // environ is ours, for a plugin may need PATH or a proxy, without what we were called by.
 func (i Invocation) environ() []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "CNI_") })
-	return append(env,
+	return append(append(env, i.Env...),
 		"CNI_COMMAND="+i.Command, "CNI_CONTAINERID="+i.ContainerID, "CNI_NETNS="+i.NetNS, "CNI_IFNAME="+i.IfName,
 		"CNI_ARGS="+i.Args, "CNI_PATH="+strings.Join(i.Dirs, string(os.PathListSeparator)))
 }

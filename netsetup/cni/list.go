@@ -16,6 +16,7 @@ type Runtime struct {
 	Dirs []string               // where plugins lie
 	Own  func(kind string) bool // whether Self is a plugin of that type; those in Dirs come first
 	Self string                 // the program that is
+	Env  []string               // what plugins find in their environment besides
 	Warn func(line string)      // what a plugin says although it succeeds
 }
 

@@ -15,6 +15,18 @@ import (
 // Held returns the addresses that the interface of a container has in a network. It
 // reads every lease of the network, as host-local does; dir "" is host-local's own.
 func Held(dir, network, id, ifName string) (held []netip.Addr, err error) {
+	all, err := Leased(dir, network)
+	for _, o := range all {
+		// Old versions of host-local left the interface out.
+		if addr, notAddress := netip.ParseAddr(o.Name); notAddress == nil && o.Owner == id && (o.IfName == ifName || o.IfName == "") {
+			held = append(held, addr)
+		}
+	}
+	return held, err
+}
+
+// Leased returns all leases of a network, with those who have them.
+func Leased(dir, network string) (all []netsetup.Object, err error) {
 	path, err := networkDir(dir, network)
 	if err != nil {
 		return nil, err
@@ -25,13 +37,11 @@ func Held(dir, network, id, ifName string) (held []netip.Addr, err error) {
 	}
 	for _, l := range leases {
 		content, readErr := os.ReadFile(filepath.Join(path, l.addr.String()))
-		owner, name := parseLease(content)
-		// Old versions of host-local left the interface out.
-		if readErr == nil && owner == id && (name == ifName || name == "") {
-			held = append(held, l.addr)
+		if id, name := parseLease(content); readErr == nil && id != "" {
+			all = append(all, netsetup.Object{Kind: "lease", Network: network, Name: l.addr.String(), Owner: id, Dir: dir, IfName: name})
 		}
 	}
-	return held, err
+	return all, err
 }
 
 // Release gives back the leases that Held returns.
@@ -47,7 +57,7 @@ func Release(dir, network, id, ifName string) error {
 // Available says why p could get no address: its leases can't be written, or a pool
 // is empty.
 func Available(p netsetup.Plan) error {
-	if p.IPAM != "host-local" {
+	if p.IPAM != "host-local" || len(p.Subnets) == 0 && p.Unasked {
 		return nil
 	}
 	o := netsetup.Object{Kind: "lease", Network: p.Network.Name, Dir: p.DataDir}

@@ -28,12 +28,13 @@ type call struct {
 
 // A config is what every plugin's configuration has.
 type config struct {
-	CNIVersion string             `json:"cniVersion"`
-	Name       string             `json:"name"`
-	Type       string             `json:"type"`
-	IPAM       json.RawMessage    `json:"ipam"`
-	PrevResult json.RawMessage    `json:"prevResult"`
-	Valid      []cni.AttachmentID `json:"cni.dev/valid-attachments"`
+	CNIVersion string              `json:"cniVersion"`
+	Name       string              `json:"name"`
+	Type       string              `json:"type"`
+	IPAM       json.RawMessage     `json:"ipam"`
+	PrevResult json.RawMessage     `json:"prevResult"`
+	Valid      *[]cni.AttachmentID `json:"cni.dev/valid-attachments"`
+	OldValid   *[]cni.AttachmentID `json:"cni.dev/attachments"` // as the specification first called them
 }
 
 const maxConfig = 16 << 20
@@ -142,6 +143,12 @@ func (c *call) checkConfig() error {
 	if since != "" && !cni.AtLeast(c.version(), since) {
 		return cni.Errorf(cni.CodeIncompatibleVersion, "config version does not allow %s; it came with %s", c.command, since)
 	}
+	if c.conf.Valid == nil {
+		c.conf.Valid = c.conf.OldValid
+	}
+	if c.command == "GC" && c.conf.Valid == nil { // none valid would be a list, and nothing must not end all
+		return cni.Errorf(cni.CodeInvalidConfig, "cni.dev/valid-attachments: missing; GC has to be told which attachments stay")
+	}
 	if err := netsetup.CheckNetworkName(c.conf.Name); err != nil {
 		return cni.Errorf(cni.CodeInvalidConfig, "name: %.64q: %v", c.conf.Name, err)
 	}
@@ -212,11 +219,14 @@ func (c *call) request() netsetup.Request {
 	}
 	return netsetup.Request{
 		Network: n, Strategy: c.conf.Type, IfName: ifName, Source: "network " + c.conf.Name,
-		Owner: c.id, Joined: true, Runtime: netsetup.Runtime{Args: c.args},
+		Owner: c.id, Joined: true, Unasked: c.command == "GC" || c.command == "STATUS", Runtime: netsetup.Runtime{Args: c.args},
 	}
 }
 
-// valid tells whether a GC call wants the attachment kept.
+// valid tells whether a GC call wants the attachment kept, of which ifName may be
+// unknown ("").
 func (c *call) valid(id, ifName string) bool {
-	return slices.Contains(c.conf.Valid, cni.AttachmentID{ContainerID: id, IfName: ifName})
+	return slices.ContainsFunc(*c.conf.Valid, func(v cni.AttachmentID) bool {
+		return v.ContainerID == id && (v.IfName == ifName || ifName == "")
+	})
 }

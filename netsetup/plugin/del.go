@@ -145,8 +145,34 @@ func (p *Plugin) gc(ctx context.Context, c *call) error {
 		errs = append(errs, err)
 	}
 	p.pruneAll(c.conf.Name)
-	if plan, err := netsetup.PlanAddresses(c.request()); err == nil && c.kind == network {
-		errs = append(errs, chain.Delegate(ctx, "GC", plan, c.raw))
+	if plan, err := netsetup.PlanAddresses(c.request()); err == nil && c.kind != chained {
+		errs = append(errs, chain.Delegate(ctx, "GC", plan, c.raw), p.collectLeases(c, plan))
+	}
+	return errors.Join(errs...)
+}
+
+// collectLeases gives back what is leased to nobody whom the runtime knows: by
+// host-local for another maker's plugin, or by another tool. nsinit's own containers
+// may be on the network, and the runtime doesn't know them.
+func (p *Plugin) collectLeases(c *call, plan netsetup.Plan) error {
+	if !netsetup.NativeIPAM(plan.IPAM) {
+		return nil
+	}
+	leases, err := ipam.Leased(plan.DataDir, c.conf.Name)
+	if len(leases) == 0 {
+		return err
+	}
+	recorded, recordErr := p.options().Recorded() // after the leases: a record comes before its lease
+	if err := errors.Join(err, recordErr); err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range leases {
+		if !c.valid(l.Owner, l.IfName) && !slices.ContainsFunc(recorded, func(o netsetup.Object) bool {
+			return o.Kind == l.Kind && o.Network == l.Network && o.Name == l.Name && o.Owner == l.Owner
+		}) {
+			errs = append(errs, ipam.Undo(l))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -278,12 +304,15 @@ func (p *Plugin) status(ctx context.Context, c *call) error {
 		return cni.Errorf(cni.CodeUnavailable, "%v", err)
 	}
 	defer h.Close()
+	plan, err := p.planStatus(c)
+	if err != nil {
+		return invalid(err)
+	}
 	if c.kind == chained {
 		return nil
 	}
-	plan, err := netsetup.PlanAddresses(c.request())
-	if err != nil {
-		return invalid(err)
+	if err := netsetup.Available(h, plan); c.kind == network && err != nil {
+		return cni.Errorf(cni.CodeUnavailable, "%s", oneLine(err))
 	}
 	if err := chain.Delegate(ctx, "STATUS", plan, c.raw); err != nil {
 		return err
@@ -292,6 +321,24 @@ func (p *Plugin) status(ctx context.Context, c *call) error {
 		return cni.Errorf(cni.CodeUnavailable, "%v", err)
 	}
 	return nil
+}
+
+// planStatus reads the whole of the plugin's configuration. What a runtime asks for a
+// container it isn't told yet.
+func (p *Plugin) planStatus(c *call) (netsetup.Plan, error) {
+	switch c.kind {
+	case chained:
+		plan := netsetup.Plan{Request: c.request()}
+		_, err := chain.PolicyOf(c.conf.Type, p.options()).Plan(plan, plan.Network.Plugins[0])
+		return plan, err
+	case address:
+		return netsetup.PlanAddresses(c.request())
+	}
+	plans, err := netsetup.PlanAll([]netsetup.Request{c.request()})
+	if err != nil {
+		return netsetup.Plan{}, err
+	}
+	return plans[0], nil
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -22,20 +22,19 @@ type Finding struct {
 	Remedy  string `json:"remedy,omitempty"`
 }
 
-// pluginDir is where other tools have CNI's plugins.
-const pluginDir = "/opt/cni/bin"
-
 // A doctor collects findings.
 type doctor struct {
 	*Runtime
-	ctx  context.Context
-	dirs []string
-	list []Finding
+	ctx        context.Context
+	dirs       []string // of networks
+	pluginDirs []string
+	list       []Finding
 }
 
 // Doctor looks at what containers need of the host, and what earlier ones have left. It changes nothing.
-func (r *Runtime) Doctor(ctx context.Context, dirs []string) []Finding {
-	d := &doctor{Runtime: r, ctx: ctx, dirs: dirs}
+// dirs hold networks, pluginDirs the plugins that they may name.
+func (r *Runtime) Doctor(ctx context.Context, dirs, pluginDirs []string) []Finding {
+	d := &doctor{Runtime: r, ctx: ctx, dirs: dirs, pluginDirs: pluginDirs}
 	for _, look := range []func(*doctor){
 		(*doctor).kernel, (*doctor).cgroups, (*doctor).devices, (*doctor).forwarding, (*doctor).foreign,
 		(*doctor).networks, (*doctor).plugins, (*doctor).records, (*doctor).leases,
@@ -189,14 +188,16 @@ func (d *doctor) networks() {
 }
 
 func (d *doctor) plugins() {
-	entries, err := os.ReadDir(pluginDir)
-	switch {
-	case errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0:
-		d.note("plugins", "nothing, or install the plugins there", "none in %s: only types that nsinit doesn't have itself need one", pluginDir)
-	case err != nil:
-		d.problem("plugins", "", "%s", oneLine(err))
-	default:
-		d.ok("plugins", "%d in %s, for types that nsinit doesn't have itself", len(entries), pluginDir)
+	for _, dir := range d.pluginDirs {
+		entries, err := os.ReadDir(dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0:
+			d.note("plugins", "nothing, or install the plugins there", "none in %s: only types that nsinit doesn't have itself need one", dir)
+		case err != nil:
+			d.problem("plugins", "", "%s", oneLine(err))
+		default:
+			d.ok("plugins", "%d in %s, for types that nsinit doesn't have itself", len(entries), dir)
+		}
 	}
 }
 
