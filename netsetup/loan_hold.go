@@ -6,7 +6,7 @@ import (
 	"os"
 	"strconv"
 
-	"github.com/nsinit/nsinit/internal/gate"
+	"github.com/nsinit/nsinit/netsetup/gate"
 	"golang.org/x/sys/unix"
 )
 

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/nsinit/nsinit/internal/gate"
+	"github.com/nsinit/nsinit/netsetup/gate"
 )
 
 // ResultDir is where CNI's library keeps results. Ours lie there as well, so that its

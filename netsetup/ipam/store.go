@@ -12,8 +12,8 @@ import (
 	"syscall"
 
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
-	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/gate"
 )
 
 // DefaultDir is where host-local keeps leases unless the network's dataDir says

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nsinit/nsinit/internal/gate"
 	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/gate"
 	"github.com/nsinit/nsinit/netsetup/policy"
 	"golang.org/x/sys/unix"
 )

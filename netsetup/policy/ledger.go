@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/nsinit/nsinit/internal/gate"
+	"github.com/nsinit/nsinit/netsetup/gate"
 	"golang.org/x/sys/unix"
 )
 

@@ -7,7 +7,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/nsinit/nsinit/internal/gate"
+	"github.com/nsinit/nsinit/netsetup/gate"
 	"golang.org/x/sys/unix"
 )
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
-	"github.com/nsinit/nsinit/internal/gate"
+	"github.com/nsinit/nsinit/netsetup/gate"
 	"golang.org/x/sys/unix"
 )
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nsinit/nsinit/internal/gate"
+	"github.com/nsinit/nsinit/netsetup/gate"
 )
 
 // A Step is one named thing to do.
