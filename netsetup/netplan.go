@@ -30,9 +30,7 @@ func planNet(r Request, conf netConf) (Plan, error) {
 	if conf.ipam.kind == "host-local" {
 		sets := slices.Concat(requestedSets(r), conf.asked.ranges, conf.ipam.sets)
 		p.takePools(sets)
-		if len(sets) > 0 || !r.Unasked {
-			f.faults = append(f.faults, checkPools(r.fileName(), sets))
-		}
+		f.faults = append(f.faults, checkPools(r.fileName(), sets, r.Unasked))
 	}
 	f.faults = append(f.faults, p.takeAsked(conf))
 	v4, v6 := p.families()

@@ -32,9 +32,9 @@ func (p *Plan) takePools(sets []poolSet) {
 }
 
 // checkPools finds pools that can't be: by themselves, in their set, or beside each
-// other. where is the file.
-func checkPools(where string, sets []poolSet) error {
-	if len(sets) == 0 {
+// other. where is the file. unasked says that there may be further ones.
+func checkPools(where string, sets []poolSet, unasked bool) error {
+	if len(sets) == 0 && !unasked {
 		return fmt.Errorf("%s: plugins[0].ipam.ranges: missing; [[{\"subnet\": \"10.1.0.0/24\"}]] is one", where)
 	}
 	var faults []error
