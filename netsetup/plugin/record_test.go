@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/cni"
 )
 
 func newPlugin(t *testing.T) *Plugin {
@@ -22,7 +23,7 @@ func newPlugin(t *testing.T) *Plugin {
 }
 
 func callOf(id string) *call {
-	return &call{id: id, ifName: "eth0", conf: config{Name: "lan", Type: "bridge"}}
+	return &call{id: id, ifName: "eth0", conf: config{Name: "lan", Type: "bridge", Valid: &[]cni.AttachmentID{}}}
 }
 
 // lease is an object whose file lies below dir.
