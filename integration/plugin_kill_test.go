@@ -87,7 +87,10 @@ func newPluginHost(t *testing.T, chain pluginChain, cold bool) *pluginHost {
 		}
 		h.delAll(t, "")
 	}
-	h.before, h.inside = h.Settled(t), h.Named(t, pluginNetNS).NetworkSnapshot(t)
+	h.before = h.Settled(t)
+	t.Run("before", func(t *testing.T) { // its end lets go of the namespace
+		h.inside = h.Named(t, pluginNetNS).NetworkSnapshot(t)
+	})
 	return h
 }
 
