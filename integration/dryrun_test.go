@@ -26,7 +26,7 @@ const (
 	sixPool   = `"ipam": {"type": "host-local", "ranges": [[{"subnet": "fd00:61::/64"}]], "routes": [{"dst": "::/0"}]}`
 	written   = `"ipam": {"type": "static", "addresses": [{"address": "10.61.0.2/24", "gateway": "10.61.0.1"}, {"address": "fd00:61::2/64"}], "routes": [{"dst": "10.62.0.0/16", "gw": "10.61.0.9"}]}`
 	masqLan   = `{"type": "bridge", "bridge": "br-lan", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.61.0.0/24"}], [{"subnet": "fd00:61::/64"}]]}}`
-	card      = "ip link add card0 mtu 1400 type veth peer name card1; ip link set card0 addrgenmode none up; ip link set card1 addrgenmode none up"
+	card      = "ip link add card0 mtu 1400 address 02:00:00:00:0c:00 type veth peer name card1; ip link set card0 addrgenmode none up; ip link set card1 addrgenmode none up"
 )
 
 var replays = []replayed{
@@ -42,6 +42,7 @@ var replays = []replayed{
 	{name: "ipvlan", prepare: card, list: `{"type": "ipvlan", "master": "card0", "mode": "l3", ` + written + `}`},
 	{name: "vlan", prepare: card, list: `{"type": "vlan", "master": "card0", "vlanId": 7, ` + written + `}`},
 	{name: "dummy", list: `{"type": "dummy", ` + written + `}`},
+	{name: "host-device", prepare: card, list: `{"type": "host-device", "device": "card0", ` + written + `}`},
 	{name: "tap", list: `{"type": "tap", "owner": 1000, "multiQueue": true, ` + written + `}`},
 	{name: "bandwidth", list: masqLan + `, {"type": "bandwidth", "ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 4000000, "egressBurst": 400000}`},
 	{name: "tuning", list: masqLan + `, {"type": "tuning", "mac": "02:00:00:00:00:09", "mtu": 1300, "promisc": true, "txQLen": 77, "sysctl": {"net.ipv4.conf.IFNAME.log_martians": "1", "net.core.somaxconn": "500"}}`},
