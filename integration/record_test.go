@@ -38,7 +38,7 @@ func TestTornJournal(t *testing.T) {
 	t.Parallel()
 	bed := newFaultBed(t)
 	bed.leftover(t)
-	bed.edit(t, "objects", func(s string) string { return s + `{"kind":"netns-name","na` })
+	bed.edit(t, "objects", func(s string) string { return s + "\n" + `{"kind":"netns-name","na` })
 	bed.nsinit(t, "gc").OK(t)
 	bed.Await(t, bed.before)
 }
