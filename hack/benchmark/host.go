@@ -78,8 +78,10 @@ func (h *host) makeBridge() error {
 func (h *host) hold(name, network string, n int) error {
 	for i := range n {
 		args := []string{"run", "-d", "--name", fmt.Sprintf("%s%d", name, i), "--network", network, "--rootfs", h.root, "sleep", "100000"}
-		if err := command(h.nsinit(), args...); err != nil {
-			return err
+		c := exec.Command(h.nsinit(), args...)
+		c.Stderr = os.Stderr // a pipe would stay open as long as the container lives
+		if err := c.Run(); err != nil {
+			return fmt.Errorf("nsinit %s: %w", strings.Join(args, " "), err)
 		}
 	}
 	fmt.Printf("held on network %s: %d containers\n", filepath.Base(network), n)
