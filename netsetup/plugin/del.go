@@ -75,9 +75,9 @@ func (p *Plugin) end(ctx context.Context, r *record, netns string) error {
 // one that is left.
 func (p *Plugin) publishAgain(ctx context.Context, ended *record) error {
 	id, _, _ := strings.Cut(filepath.Base(filepath.Dir(ended.dir)), "@")
-	left, err := filepath.Glob(filepath.Join(p.dir(), "*", id+"@*", filepath.Base(ended.dir)))
-	if err != nil || len(left) == 0 {
-		return err
+	left := slices.ContainsFunc(p.places(""), func(at place) bool { return at.id == id && at.plugin == filepath.Base(ended.dir) })
+	if !left {
+		return nil
 	}
 	return policy.Reload(ctx, nil, p.options())
 }
