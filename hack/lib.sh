@@ -60,6 +60,8 @@ build_static() {
 build_plugins() {
 	local module
 	mkdir -p "$1"
+	# A module has no folder to build in before it was downloaded once.
+	go mod download github.com/containernetworking/plugins github.com/containernetworking/cni
 	module=$(go list -m -f '{{.Dir}}' github.com/containernetworking/plugins)
 	CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -C "$module" -trimpath -ldflags '-s -w' -o "$1/" \
 		./plugins/main/... ./plugins/meta/... ./plugins/ipam/...

@@ -70,6 +70,7 @@ func (h *host) shell() subject {
 		"ip -n bench-sh link set eth0 up",
 		"ip -n bench-sh route add default via "+gateway,
 		"ip netns exec bench-sh unshare --mount --pid --ipc --uts --fork --root="+h.root+" --mount-proc /bin/true",
+		"ip link del bench-sh", // with the namespace it would go later, and its name be taken in the next round
 		"ip netns del bench-sh")
 }
 

@@ -146,9 +146,30 @@ func first(kind string) int {
 	return 0
 }
 
-// Undo removes one recorded object of any kind, whoever recorded it. One that is
-// gone is no error. h may be nil for a lease.
-func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
+// Undo removes recorded objects of any kind, whoever recorded them, in this order, and
+// goes on after an error. One that is gone is no error. h may be nil if all are leases.
+func Undo(ctx context.Context, h *netsetup.Host, objects ...netsetup.Object) error {
+	var errs []error
+	var rules []netsetup.Object // of the firewall, one after another: they go together
+	flush := func() {
+		errs = append(errs, policy.Undo(ctx, rules...))
+		rules = nil
+	}
+	for _, o := range objects {
+		if policy.Owns(o.Kind) {
+			rules = append(rules, o)
+			continue
+		}
+		flush()
+		if err := undo(ctx, h, o); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", o.Kind, o.Name, err))
+		}
+	}
+	flush()
+	return errors.Join(errs...)
+}
+
+func undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
 	switch {
 	case o.Kind == "lease":
 		return ipam.Undo(o)
@@ -156,8 +177,6 @@ func Undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
 		return undoPlugin(ctx, o)
 	case o.Kind == KindResult:
 		return undoResult(o)
-	case policy.Owns(o.Kind):
-		return policy.Undo(ctx, h, o)
 	}
 	return netsetup.Undo(ctx, h, o)
 }

@@ -94,16 +94,13 @@ func (p *Plugin) undo(ctx context.Context, r *record, netns string) error {
 		return err
 	}
 	defer h.Close()
-	var errs []error
-	for _, o := range chain.UndoOrder(list, func(o netsetup.Object) string { return o.Kind }) {
+	list = chain.UndoOrder(list, func(o netsetup.Object) string { return o.Kind })
+	for i, o := range list {
 		if o.Kind == netsetup.KindInterface && netns != "" {
-			o.Name = netns
-		}
-		if err := chain.Undo(ctx, h, o); err != nil {
-			errs = append(errs, fmt.Errorf("%s %s: %w", o.Kind, o.Name, err))
+			list[i].Name = netns
 		}
 	}
-	return errors.Join(errs...)
+	return chain.Undo(ctx, h, list...)
 }
 
 // withoutRecord removes an interface by its name alone.

@@ -21,7 +21,7 @@ func BenchmarkStart(b *testing.B) {
 	check(b, err)
 	undo := func() {
 		for _, o := range link.objects(KindMasquerade, addressNames(a), "") {
-			check(b, Undo(context.Background(), h, o))
+			check(b, Undo(context.Background(), o))
 		}
 	}
 	check(b, l.Do(func() error {

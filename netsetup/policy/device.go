@@ -16,15 +16,11 @@ import (
 // host.json: what it was set to has gone with it. It may be run again at any time.
 func ForgetDevice(ctx context.Context, device string, opt Options) error {
 	t := newTable()
-	var errs []error
-	for _, set := range []*nftables.Set{t.devices, t.local, t.routed, t.opened4, t.opened6, t.guard.restricted, t.guard.admin} {
-		errs = append(errs, removeElement(ctx, device, set, nameElement(device)))
+	changes := append(t.guard.of(device), remove(t.samePort, pairElement(device)))
+	for _, set := range []*nftables.Set{t.devices, t.local, t.routed, t.opened4, t.opened6} {
+		changes = append(changes, remove(set, nameElement(device)))
 	}
-	for _, set := range []*nftables.Set{t.samePort, t.guard.inside, t.guard.isolated} {
-		errs = append(errs, removeElement(ctx, device, set, pairElement(device)))
-	}
-	errs = append(errs, forgetRecorded(ctx, device, opt))
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(removeElements(ctx, device, changes), forgetRecorded(ctx, device, opt)); err != nil {
 		return fmt.Errorf("%s: %w", device, err)
 	}
 	return nil

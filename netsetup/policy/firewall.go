@@ -59,7 +59,7 @@ func (f firewall) Attach(ctx context.Context, h *netsetup.Host, _ *netsetup.NetN
 	e.take(o)
 	made, err := addElements(ctx, a.Network, e, f.opt)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) { // the device had another chain
-		if err = undoGuardChain(ctx, device); err == nil {
+		if err = removeElements(ctx, device, []elementChange{remove(newTable().guard.admin, nameElement(device))}); err == nil {
 			made, err = addElements(ctx, a.Network, e, f.opt)
 		}
 	}
@@ -166,26 +166,14 @@ func addPair(list []nftables.SetElement, name string) []nftables.SetElement {
 	return append(list, pair)
 }
 
-// undoFirewall takes out a device that goes with its container. A bridge stays in the sets: it
-// may have others.
-func undoFirewall(ctx context.Context, o netsetup.Object) error {
+// guarded are the elements of a device that goes with its container. A bridge stays in the
+// sets: it may have others.
+func (t table) guarded(o netsetup.Object) []elementChange {
 	g, ok := parseGuarded(o.Name)
 	if !ok || o.IfName != "" {
 		return nil
 	}
-	t := newTable()
-	errs := []error{undoGuardChain(ctx, g.device)}
-	for _, set := range []*nftables.Set{t.guard.restricted, t.devices} {
-		errs = append(errs, removeElement(ctx, g.device, set, nameElement(g.device)))
-	}
-	for _, set := range []*nftables.Set{t.guard.isolated, t.guard.inside} {
-		errs = append(errs, removeElement(ctx, g.device, set, pairElement(g.device)))
-	}
-	return errors.Join(errs...)
-}
-
-func undoGuardChain(ctx context.Context, device string) error {
-	return removeElement(ctx, device, newTable().guard.admin, nameElement(device))
+	return append(t.guard.of(g.device), remove(t.devices, nameElement(g.device)))
 }
 
 // The part of the table that keeps networks apart.
@@ -207,6 +195,14 @@ func newGuardSets(names func(string) *nftables.Set, pairs func(string) *nftables
 
 func (g guardSets) all() []*nftables.Set {
 	return []*nftables.Set{g.restricted, g.inside, g.isolated, g.admin}
+}
+
+// of are the elements that a device can have.
+func (g guardSets) of(device string) []elementChange {
+	return []elementChange{
+		remove(g.admin, nameElement(device)), remove(g.restricted, nameElement(device)),
+		remove(g.isolated, pairElement(device)), remove(g.inside, pairElement(device)),
+	}
 }
 
 // guardRules come first in the forward hook.

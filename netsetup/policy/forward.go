@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/google/nftables"
-
 	"github.com/nsinit/nsinit/netsetup"
 )
 
@@ -72,16 +70,11 @@ func (e *elements) takeForward(o netsetup.Object) {
 	e.routed = addName(e.routed, o.Name)
 }
 
-// undoForward takes out a device that goes with its container. A bridge stays in the
+// forwarded are the elements of a device that goes with its container. A bridge stays in the
 // sets: it may have others.
-func undoForward(ctx context.Context, o netsetup.Object) error {
+func (t table) forwarded(o netsetup.Object) []elementChange {
 	if o.IfName != "" {
 		return nil
 	}
-	t := newTable()
-	var errs []error
-	for _, set := range []*nftables.Set{t.routed, t.devices} {
-		errs = append(errs, removeElement(ctx, o.Name, set, nameElement(o.Name)))
-	}
-	return errors.Join(errs...)
+	return []elementChange{remove(t.routed, nameElement(o.Name)), remove(t.devices, nameElement(o.Name))}
 }

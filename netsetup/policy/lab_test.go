@@ -99,7 +99,7 @@ func (l *lab) masquerade(a netsetup.Attachment) error {
 func (l *lab) undoAll() error {
 	return l.Do(func() error {
 		for _, o := range l.records {
-			if err := Undo(context.Background(), l.host(), o); err != nil {
+			if err := Undo(context.Background(), o); err != nil {
 				return err
 			}
 		}

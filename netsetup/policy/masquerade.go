@@ -139,26 +139,14 @@ func makeTable(ctx context.Context, t table, l *ledger, e elements) error {
 	}))
 }
 
-// undoMasquerade takes an address, or a device that is gone, out of its set.
-func undoMasquerade(ctx context.Context, name string) error {
-	t := newTable()
-	set, element := t.devices, nameElement(name)
-	if addr, err := netip.ParseAddr(name); err == nil {
-		set, element = t.containers6, addrElement(addr)
-		if addr.Is4() {
-			set = t.containers4
-		}
+// masqueraded is the element of an address, or of a device that is gone.
+func (t table) masqueraded(name string) []elementChange {
+	addr, err := netip.ParseAddr(name)
+	switch {
+	case err != nil:
+		return []elementChange{remove(t.devices, nameElement(name))}
+	case addr.Is4():
+		return []elementChange{remove(t.containers4, addrElement(addr))}
 	}
-	return removeElement(ctx, name, set, element)
-}
-
-// removeElement is no error if the element, or the whole table, is gone. name says
-// in an error what it was.
-func removeElement(ctx context.Context, name string, set *nftables.Set, element nftables.SetElement) error {
-	err := changeElements(ctx, fmt.Sprintf("remove %s from table inet %s", name, tableName),
-		elementChange{set: set, remove: true, elements: []nftables.SetElement{element}})
-	if gone(err) {
-		return nil
-	}
-	return err
+	return []elementChange{remove(t.containers6, addrElement(addr))}
 }

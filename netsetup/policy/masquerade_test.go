@@ -163,8 +163,8 @@ func TestFlushHeals(t *testing.T) {
 		check(t, c.Ping(l.out.V4, 56, soon))
 		check(t, c.Ping(l.out.V6, 56, soon))
 	}
-	check(t, l.Do(func() error { return Undo(t.Context(), nil, l.records[len(l.records)-1]) }))
-	check(t, l.Do(func() error { return Undo(t.Context(), nil, l.records[len(l.records)-2]) }))
+	check(t, l.Do(func() error { return Undo(t.Context(), l.records[len(l.records)-1]) }))
+	check(t, l.Do(func() error { return Undo(t.Context(), l.records[len(l.records)-2]) }))
 	if got := zeroCounters(l.ruleset(t)); got != zeroCounters(before) {
 		t.Errorf("healed table differs:\n%s\nwas:\n%s", got, before)
 	}

@@ -124,10 +124,8 @@ func hairpinPort(port *netsetup.BridgePort) *netsetup.BridgePort {
 func (pm portmap) publish(ctx context.Context, h *netsetup.Host, l hostLink, objects []netsetup.Object, e elements, loopback bool) error {
 	made, err := addElements(ctx, l.network, e, pm.opt)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) { // the ports led to another address of this container
-		for _, o := range objects {
-			if err := Undo(ctx, h, o); err != nil {
-				return err
-			}
+		if err := Undo(ctx, objects...); err != nil {
+			return err
 		}
 		made, err = addElements(ctx, l.network, e, pm.opt)
 	}
@@ -249,18 +247,17 @@ func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	})
 }
 
-// undoPublished takes an object's elements out of their sets.
-func undoPublished(ctx context.Context, o netsetup.Object) error {
+// published are an object's elements. The device stays as long as it lives.
+func (t table) published(o netsetup.Object) (list []elementChange) {
 	var e elements
-	o.IfName = "" // the device stays as long as it lives
+	o.IfName = ""
 	e.take(o)
-	var errs []error
-	for _, c := range e.changes(newTable()) {
+	for _, c := range e.changes(t) {
 		for _, el := range c.elements {
-			errs = append(errs, removeElement(ctx, o.Name, c.set, nftables.SetElement{Key: el.Key, KeyEnd: el.KeyEnd}))
+			list = append(list, remove(c.set, nftables.SetElement{Key: el.Key, KeyEnd: el.KeyEnd}))
 		}
 	}
-	return errors.Join(errs...)
+	return list
 }
 
 // Check returns what is missing of the published ports in the table.

@@ -389,7 +389,7 @@ func TestReloadBesideAnEnd(t *testing.T) {
 			return nil, nil
 		}
 		for _, o := range all { // ends between the reading and the table
-			check(t, Undo(t.Context(), nil, o))
+			check(t, Undo(t.Context(), o))
 		}
 		return all, nil
 	}

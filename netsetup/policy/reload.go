@@ -82,13 +82,7 @@ func dropEnded(ctx context.Context, put []netsetup.Object, opt Options) error {
 	for _, o := range now {
 		still[o] = true
 	}
-	var errs []error
-	for _, o := range put {
-		if !still[o] {
-			errs = append(errs, Undo(ctx, nil, o))
-		}
-	}
-	return errors.Join(errs...)
+	return Undo(ctx, slices.DeleteFunc(slices.Clone(put), func(o netsetup.Object) bool { return still[o] })...)
 }
 
 // leadOnce leaves each port to what it leads to in the table, or else to the first of e: a container on several networks

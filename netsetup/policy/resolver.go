@@ -79,10 +79,12 @@ func relayTo(ctx context.Context, h *netsetup.Host, l hostLink, queries []query,
 	made, err := addElements(ctx, l.network, e, opt)
 	// The map has another resolver for this container. The number for that changed.
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
+		var old []elementChange
 		for _, q := range queries {
-			if err := undoResolver(ctx, q.String()); err != nil {
-				return err
-			}
+			old = append(old, remove(newTable().relayed, q.key()))
+		}
+		if err := removeElements(ctx, l.network, old); err != nil {
+			return err
 		}
 		made, err = addElements(ctx, l.network, e, opt)
 	}
@@ -203,14 +205,12 @@ func parseSocket(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(wordAddr(a), uint16(p[0])<<8|uint16(p[1])), true
 }
 
-// undoResolver takes a way, or a device that is gone, out of the table.
-func undoResolver(ctx context.Context, name string) error {
-	t := newTable()
-	q, err := parseQuery(name)
-	if err != nil {
-		return removeElement(ctx, name, t.local, nameElement(name))
+// relayedTo is the element of a way to a resolver, or of a device that is gone.
+func (t table) relayedTo(name string) []elementChange {
+	if q, err := parseQuery(name); err == nil {
+		return []elementChange{remove(t.relayed, q.key())}
 	}
-	return removeElement(ctx, name, t.relayed, q.key())
+	return []elementChange{remove(t.local, nameElement(name))}
 }
 
 // wordAddr turns the value of a word, most significant byte first, into the address

@@ -121,7 +121,7 @@ func testResolverOnLoopback(t *testing.T, bridgeCalls string) {
 	}
 	// One container's end doesn't take the other's away.
 	check(t, l.Do(func() error {
-		return Undo(l.context(), nil, netsetup.Object{Kind: KindResolver, Name: "10.77.0.2@10.77.0.1>127.0.0.53:53", IfName: "nsi0"})
+		return Undo(l.context(), netsetup.Object{Kind: KindResolver, Name: "10.77.0.2@10.77.0.1>127.0.0.53:53", IfName: "nsi0"})
 	}))
 	if said, err := ask(c, "udp", "10.77.0.1:53", never); err == nil && said != "" {
 		t.Logf("an old flow may live on: %s", said)

@@ -160,23 +160,6 @@ func (t spoofTable) changes(name string, remove bool) ([]elementChange, error) {
 	return changes, nil
 }
 
-// undoSpoof takes each element out by itself: of a container that was killed one may be
-// missing.
-func undoSpoof(ctx context.Context, name string) error {
-	changes, err := newSpoofTable().changes(name, true)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, c := range changes {
-		err := changeElements(ctx, "remove "+name+" from table bridge "+tableName, c)
-		if !gone(err) && !unsupported(err) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // undoSpoofTable removes the table; none is no error.
 func undoSpoofTable(ctx context.Context) error {
 	err := commit(ctx, "remove table bridge "+tableName, func(tx *transaction) { tx.conn.DelTable(newSpoofTable().Table) })

@@ -1,12 +1,16 @@
 package policy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
+
+	"github.com/google/nftables"
 
 	"github.com/nsinit/nsinit/netsetup"
 )
@@ -20,30 +24,87 @@ func Owns(kind string) bool {
 	return false
 }
 
-// Undo removes one object of a kind that this package records (Owns). One that is gone,
-// or was never made, is no error. h may be nil.
-func Undo(ctx context.Context, _ *netsetup.Host, o netsetup.Object) error {
-	var err error
+// Undo removes objects of kinds that this package records (Owns), all at once where all
+// are there. One that is gone, or was never made, is no error.
+func Undo(ctx context.Context, objects ...netsetup.Object) error {
+	var changes []elementChange
+	var names []string
+	var errs []error
+	for _, o := range objects {
+		list, err := removals(o)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("undo: %s %s: %w", o.Kind, o.Name, err))
+		}
+		changes, names = append(changes, list...), append(names, o.Kind+" "+o.Name)
+	}
+	if err := removeElements(ctx, strings.Join(names, ", "), changes); err != nil {
+		errs = append(errs, fmt.Errorf("undo: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// removals are the elements that are o's alone.
+func removals(o netsetup.Object) ([]elementChange, error) {
+	t := newTable()
 	switch o.Kind {
 	case KindMasquerade:
-		err = undoMasquerade(ctx, o.Name)
+		return t.masqueraded(o.Name), nil
 	case KindResolver:
-		err = undoResolver(ctx, o.Name)
+		return t.relayedTo(o.Name), nil
 	case KindSpoof:
-		err = undoSpoof(ctx, o.Name)
+		return newSpoofTable().changes(o.Name, true)
 	case KindForward:
-		err = undoForward(ctx, o)
+		return t.forwarded(o), nil
 	case KindFirewall:
-		err = undoFirewall(ctx, o)
+		return t.guarded(o), nil
 	case KindPort, KindPortmap, KindHairpin:
-		err = undoPublished(ctx, o)
-	default:
-		return fmt.Errorf("undo: %s: not an object of the firewall", o.Kind)
+		return t.published(o), nil
 	}
-	if err != nil {
-		return fmt.Errorf("undo: %s: %w", o.Kind, err)
+	return nil, errors.New("not an object of the firewall")
+}
+
+// remove is the removal of elements of a set.
+func remove(set *nftables.Set, elements ...nftables.SetElement) elementChange {
+	return elementChange{set: set, remove: true, elements: elements}
+}
+
+// removeElements removes elements in one transaction, or, if it meets one that is gone, one
+// by one. What is gone, or whose whole table is, is no error. names says in an error what
+// they were.
+func removeElements(ctx context.Context, names string, changes []elementChange) error {
+	changes = distinct(changes)
+	if len(changes) == 0 {
+		return nil
 	}
-	return nil
+	err := changeElements(ctx, "remove "+names, changes...)
+	if !gone(err) && !unsupported(err) {
+		return err
+	}
+	if len(changes) == 1 {
+		return nil
+	}
+	var errs []error
+	for _, c := range changes {
+		errs = append(errs, removeElements(ctx, names, []elementChange{c}))
+	}
+	return errors.Join(errs...)
+}
+
+// distinct splits changes to one element each, without repetitions: to remove an element
+// twice would be an error of the whole transaction.
+func distinct(changes []elementChange) (list []elementChange) {
+	for _, c := range changes {
+		for _, e := range c.elements {
+			same := func(other elementChange) bool {
+				return other.set.Table.Family == c.set.Table.Family && other.set.Name == c.set.Name &&
+					bytes.Equal(other.elements[0].Key, e.Key) && bytes.Equal(other.elements[0].KeyEnd, e.KeyEnd)
+			}
+			if !slices.ContainsFunc(list, same) {
+				list = append(list, remove(c.set, e))
+			}
+		}
+	}
+	return list
 }
 
 // UndoHost gives back what was changed of the host itself: first the sysctls, the

@@ -113,7 +113,7 @@ func exchange(batch []byte) error {
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	defer unix.Close(s)
+	defer letGo(s)
 	limit := unix.NsecToTimeval(answerTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		return fmt.Errorf("socket: set time limit: %w", err)
@@ -136,6 +136,23 @@ func exchange(batch []byte) error {
 		return fmt.Errorf("receive: %w", err)
 	}
 	return readAnswer(buf[:n])
+}
+
+// letGo closes the netfilter socket s without waiting. The kernel waits there, and at the exit
+// of a process that has one, until it may free what transactions have removed, whosever they
+// were: 4 to 24 ms each time (nft_rcv_nl_event in net/netfilter/nf_tables_api.c). So the socket
+// goes, with one end of a pair, into that end's own queue: nobody can receive it from there any
+// more, and what clears such queues is a worker of the kernel (net/unix/garbage.c). Before 6.9
+// it is the caller himself, and nothing is won.
+func letGo(s int) {
+	defer unix.Close(s)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(pair[1])
+	defer unix.Close(pair[0])
+	_ = unix.Sendmsg(pair[1], []byte{0}, unix.UnixRights(pair[0], s), nil, unix.MSG_DONTWAIT)
 }
 
 func ignoringEINTR(f func() error) error {

@@ -152,7 +152,7 @@ func (c *connection) undo(ctx context.Context, a netsetup.Attachment, ifName str
 		if e.Attachment != ifName && !device {
 			continue
 		}
-		if err := undoObject(ctx, c.net, e.Object); err != nil {
+		if err := chain.Undo(ctx, c.net, e.Object); err != nil {
 			errs = append(errs, fmt.Errorf("undo %s %s: %w", e.Kind, e.Name, err))
 			continue
 		}

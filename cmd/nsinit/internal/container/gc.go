@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/chain"
 	"github.com/nsinit/nsinit/netsetup/ipam"
 	"github.com/nsinit/nsinit/netsetup/policy"
 	"golang.org/x/sys/unix"
@@ -211,7 +212,7 @@ func (r *Runtime) removeHostObjects(ctx context.Context) (removed []Removed) {
 	list, err := objects(r.hostObjects())
 	for i := len(list) - 1; i >= 0 && err == nil; i-- {
 		item := Removed{Kind: list[i].Kind, Name: list[i].Name}
-		if err := undoObject(ctx, net, list[i]); err != nil {
+		if err := chain.Undo(ctx, net, list[i]); err != nil {
 			item.Error = oneLine(err)
 		}
 		removed = append(removed, item)

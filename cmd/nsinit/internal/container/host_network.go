@@ -208,27 +208,16 @@ func (r *Runtime) undoObjects(ctx context.Context, rec *record, net *netsetup.Ho
 			errs = append(errs, err)
 		}
 	}
-	for _, o := range slices.Backward(list) {
-		if net == nil && needsHost(o) {
-			if net, err = netsetup.OpenHost(r.warn); err != nil {
-				return errors.Join(append(errs, err)...)
-			}
-			defer net.Close()
+	// A cgroup is removeCgroup's, once its processes have ended.
+	list = slices.DeleteFunc(list, func(o netsetup.Object) bool { return o.Kind == kindCgroup })
+	if net == nil && slices.ContainsFunc(list, func(o netsetup.Object) bool { return o.Kind != "lease" }) {
+		if net, err = netsetup.OpenHost(r.warn); err != nil {
+			return errors.Join(append(errs, err)...)
 		}
-		if err := undoObject(ctx, net, o); err != nil {
-			errs = append(errs, fmt.Errorf("%s %s: %w", o.Kind, o.Name, err))
-		}
+		defer net.Close()
 	}
-	return errors.Join(errs...)
-}
-
-func needsHost(o netsetup.Object) bool { return o.Kind != "lease" && o.Kind != kindCgroup }
-
-func undoObject(ctx context.Context, net *netsetup.Host, o netsetup.Object) error {
-	if o.Kind == kindCgroup {
-		return nil // removeCgroup's, once its processes have ended
-	}
-	return chain.Undo(ctx, net, o)
+	slices.Reverse(list)
+	return errors.Join(append(errs, chain.Undo(ctx, net, list...))...)
 }
 
 func (h *host) hasNetnsName() bool { return h.spec.NetnsName != "" }

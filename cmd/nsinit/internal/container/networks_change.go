@@ -151,7 +151,7 @@ func (r *Runtime) removeHostObjectsOf(ctx context.Context, name string) error {
 		if e.Network != name {
 			continue
 		}
-		if err := undoObject(ctx, net, e.Object); err != nil {
+		if err := chain.Undo(ctx, net, e.Object); err != nil {
 			return err
 		}
 		if e.Kind == "bridge" {
