@@ -185,7 +185,7 @@ func (in *Inside) awaitDAD(index int) error {
 	}
 }
 
-const localPause = 200 * time.Microsecond
+const localPause = 50 * time.Microsecond
 
 // awaitLocal waits until the kernel delivers what comes to IPv6 addresses without duplicate address detection. They are
 // not tentative, yet a worker of the kernel puts them into the local table a moment later (addrconf_dad_work in
@@ -196,7 +196,7 @@ func (in *Inside) awaitLocal(index int, addrs []netip.Prefix) error {
 		if !p.Addr().Is6() {
 			continue
 		}
-		for deadline := time.Now().Add(dadLimit); ; time.Sleep(localPause) {
+		for deadline := time.Now().Add(dadLimit); ; pause(localPause) {
 			r, err := in.c.lookUpRoute(p.Addr(), oif)
 			if err == nil && r.kind == unix.RTN_LOCAL {
 				break
@@ -207,6 +207,13 @@ func (in *Inside) awaitLocal(index int, addrs []netip.Prefix) error {
 		}
 	}
 	return nil
+}
+
+// pause sleeps for less than a millisecond, which time.Sleep makes one of it when nothing else
+// runs: it waits by epoll_wait(2) then.
+func pause(d time.Duration) {
+	t := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&t, nil) // a signal only shortens it
 }
 
 // addRoutes adds routes on the link first, for they may lead to a gateway. table is for

@@ -145,14 +145,13 @@ func exchange(batch []byte) error {
 // more, and what clears such queues is a worker of the kernel (net/unix/garbage.c). Before 6.9
 // it is the caller himself, and nothing is won.
 func letGo(s int) {
-	defer unix.Close(s)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return
+	if err == nil {
+		_ = unix.Sendmsg(pair[1], []byte{0}, unix.UnixRights(pair[0], s), nil, unix.MSG_DONTWAIT)
+		defer unix.Close(pair[1])
+		defer unix.Close(pair[0])
 	}
-	defer unix.Close(pair[1])
-	defer unix.Close(pair[0])
-	_ = unix.Sendmsg(pair[1], []byte{0}, unix.UnixRights(pair[0], s), nil, unix.MSG_DONTWAIT)
+	_ = unix.Close(s) // before the worker can do so, or this one would be the last
 }
 
 func ignoringEINTR(f func() error) error {
