@@ -55,7 +55,11 @@ func moved() error {
 	if err := MakePrivate(); err != nil {
 		return err
 	}
-	r, err := Open(containerConfig(), nil)
+	procfs, err := NewProcfs()
+	if err != nil {
+		return err
+	}
+	r, err := Open(containerConfig(), nil, procfs)
 	if err != nil {
 		return err
 	}

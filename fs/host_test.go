@@ -124,7 +124,11 @@ func buildOn(c *Config, pty *Pty, prepared *os.File) (*Root, error) {
 	if err := MakePrivate(); err != nil {
 		return nil, err
 	}
-	r, err := Open(c, prepared)
+	procfs, err := NewProcfs()
+	if err != nil {
+		return nil, err
+	}
+	r, err := Open(c, prepared, procfs)
 	if err != nil {
 		return nil, err
 	}

@@ -156,7 +156,7 @@ func TestMaskHidden(t *testing.T) {
 	}
 	must(t, MakePrivate())
 	c := plain("")
-	r, err := Open(c, nil)
+	r, err := Open(c, nil, nil)
 	must(t, err)
 	defer r.Close()
 	c.Hidden = []string{"/etc/shadow", "/etc/pass*", "/root", "/nothing"} // too late for the overlay

@@ -39,10 +39,21 @@ func MakePrivate() error {
 	return nil
 }
 
+// NewProcfs returns a procfs of the calling process's pid namespace that is mounted nowhere. The caller
+// owns it.
+func NewProcfs() (*os.File, error) {
+	fd, err := newMount("proc", dataOnly)
+	if err != nil {
+		return nil, fmt.Errorf("private procfs: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "proc"), nil
+}
+
 // Open makes the root mount: the rootfs, the throwaway overlay, or prepared (may be nil), which PrepareUserns
-// made. It takes prepared over, and clones the sources of all volumes before anything is mounted.
-func Open(c *Config, prepared *os.File) (*Root, error) {
-	r := &Root{config: c, dir: prepared, scratch: -1, null: -1, blank: -1, procDir: -1, sysDir: -1, hostSys: -1}
+// made. It takes prepared over, and procfs, of NewProcfs, and clones the sources of all volumes before anything is
+// mounted.
+func Open(c *Config, prepared, procfs *os.File) (*Root, error) {
+	r := &Root{config: c, dir: prepared, proc: procfs, scratch: -1, null: -1, blank: -1, procDir: -1, sysDir: -1, hostSys: -1}
 	if err := r.open(); err != nil {
 		r.Close()
 		return nil, err
@@ -52,11 +63,6 @@ func Open(c *Config, prepared *os.File) (*Root, error) {
 
 func (r *Root) open() error {
 	defer unix.Umask(unix.Umask(0))
-	fd, err := newMount("proc", dataOnly)
-	if err != nil {
-		return fmt.Errorf("private procfs: %w", err)
-	}
-	r.proc = os.NewFile(uintptr(fd), "proc")
 	if err := r.openHost(); err != nil {
 		return err
 	}

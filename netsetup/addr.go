@@ -50,7 +50,7 @@ func (c *rtnl) addAddr(index int, p netip.Prefix, flags uint32) error {
 func (c *rtnl) addUsable(l link, p netip.Prefix, flags uint32) error {
 	err := c.addAddr(l.index, p, flags)
 	if p.Addr().Is6() && errors.Is(err, unix.EACCES) { // inet6_addr_add: disable_ipv6
-		if err := setIPv6(l.name, "disable_ipv6", "0"); err != nil {
+		if err := c.setIPv6(l.name, "disable_ipv6", "0"); err != nil {
 			return err
 		}
 		return c.addAddr(l.index, p, flags)

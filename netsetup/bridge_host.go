@@ -239,7 +239,7 @@ func (h *Host) finishBridge(br link, p Plan, missing []netip.Prefix) error {
 	// A bridge that somebody else made may be the host's way out, and live on router
 	// advertisements; not so one that carries a network's gateway.
 	if (!ours || !ready) && (p.Gateway || !br.up()) {
-		if err := ownRoutes(br.name, !ours && br.up()); err != nil {
+		if err := h.c.ownRoutes(br.name, !ours && br.up()); err != nil {
 			return err
 		}
 	}

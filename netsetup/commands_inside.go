@@ -10,7 +10,7 @@ import (
 // without addresses has nothing to tell.
 func (in *Inside) finishAnnounced(a Attachment) error {
 	if a.quiet() {
-		if err := announceMAC(a.IfName); err != nil {
+		if err := in.c.announceMAC(a.IfName); err != nil {
 			return fmt.Errorf("%s: %w", a.IfName, err)
 		}
 	}

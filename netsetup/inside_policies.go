@@ -27,7 +27,7 @@ func (in *Inside) policiesAtEnd(l link, a Attachment) error {
 	if err := in.routeBySource(l, a.Sources); err != nil {
 		return fmt.Errorf("%s: sbr: %w", a.IfName, err)
 	}
-	if err := a.Tuning.takeIPv6(); err != nil {
+	if err := in.takeIPv6(a.Tuning); err != nil {
 		return fmt.Errorf("%s: tuning: %w", a.IfName, err)
 	}
 	return nil

@@ -127,7 +127,7 @@ func ownSettings(name string) (list []loanSetting, err error) {
 // readSetting reads one file of /proc/sys. An os.File would take twice as many system
 // calls, and there are two hundred.
 func readSetting(path string) (string, error) {
-	fd, err := openRetry(path, unix.O_RDONLY)
+	fd, err := openRetry(unix.AT_FDCWD, path, unix.O_RDONLY)
 	if err != nil {
 		return "", err
 	}

@@ -45,7 +45,7 @@ func Lacks() (lacks []Lack, err error) {
 		}
 		return nil
 	})
-	tun, tunErr := openRetry("/dev/net/tun", unix.O_RDWR)
+	tun, tunErr := openRetry(unix.AT_FDCWD, "/dev/net/tun", unix.O_RDWR)
 	if tunErr == nil {
 		_ = unix.Close(tun)
 	} else {

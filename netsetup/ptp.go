@@ -89,7 +89,7 @@ func (h *Host) finishPtp(p Plan, a Attachment) error {
 	if err != nil {
 		return err
 	}
-	if err := ownRoutes(l.name, false); err != nil {
+	if err := h.c.ownRoutes(l.name, false); err != nil {
 		return err
 	}
 	for _, to := range a.Addresses {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"github.com/nsinit/nsinit/netsetup/gate"
@@ -27,6 +28,8 @@ type rtnl struct {
 	fd     int    // -1: closed
 	port   uint32 // the socket's address
 	answer []byte // what came last
+
+	procfs *os.File // through which settings are written; nil: the one at /proc
 }
 
 // maxAnswer is the most that the kernel puts into one datagram of a dump

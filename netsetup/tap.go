@@ -124,7 +124,7 @@ func makeTap(p Plan, a Attachment) error {
 
 // openTap makes a tap and, once finish is happy, lets it outlive its descriptor.
 func openTap(name string, t *Tap, finish func() error) error {
-	fd, err := openRetry("/dev/net/tun", unix.O_RDWR)
+	fd, err := openRetry(unix.AT_FDCWD, "/dev/net/tun", unix.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("open /dev/net/tun: %w; modprobe tun, or a kernel with CONFIG_TUN", err)
 	}
@@ -243,7 +243,7 @@ func idWord(id *uint32) string {
 // Configure finishes the interface from within the container's namespace.
 func (tap) Configure(in *Inside, a Attachment) error {
 	if a.quiet() {
-		if err := setDevice("ipv4", a.IfName, "arp_notify", "1"); err != nil {
+		if err := in.c.setDevice("ipv4", a.IfName, "arp_notify", "1"); err != nil {
 			return fmt.Errorf("%s: %w", a.IfName, err)
 		}
 	}

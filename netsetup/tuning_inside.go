@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/nsinit/nsinit/netsetup/gate"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +24,7 @@ func (in *Inside) tune(l link, t *Tuning) error {
 		if s.takesIPv6() {
 			continue
 		}
-		if err := s.write(); err != nil {
+		if err := in.c.writeSysctl(s); err != nil {
 			return err
 		}
 	}
@@ -39,13 +38,13 @@ func (in *Inside) tune(l link, t *Tuning) error {
 	return nil
 }
 
-func (t *Tuning) takeIPv6() error {
+func (in *Inside) takeIPv6(t *Tuning) error {
 	if t == nil {
 		return nil
 	}
 	for _, s := range t.Sysctls {
 		if s.takesIPv6() {
-			if err := s.write(); err != nil {
+			if err := in.c.writeSysctl(s); err != nil {
 				return err
 			}
 		}
@@ -88,23 +87,17 @@ func setFlag(info *nl.IfInfomsg, flag uint32, on *bool) {
 	}
 }
 
-// write writes s as the namespace of the calling thread has it.
-func (s Sysctl) write() error {
-	fd, err := openRetry("/proc/sys/"+s.Key, unix.O_WRONLY)
-	if err == nil {
-		gate.Change()
-		_, err = unix.Write(fd, []byte(s.Value))
-		unix.Close(fd)
-	}
-	if err != nil {
+// writeSysctl writes s as the namespace of the calling thread has it.
+func (c *rtnl) writeSysctl(s Sysctl) error {
+	if err := c.writeSetting(s.Key, s.Value); err != nil {
 		return fmt.Errorf("sysctl %s: set to %q: %w", s.Key, s.Value, err)
 	}
 	return nil
 }
 
-// read returns the value as words with one space between: the kernel has tabs.
-func (s Sysctl) read() (string, error) {
-	fd, err := openRetry("/proc/sys/"+s.Key, unix.O_RDONLY)
+// readSysctl returns the value as words with one space between: the kernel has tabs.
+func (c *rtnl) readSysctl(s Sysctl) (string, error) {
+	fd, err := c.openSetting(s.Key, unix.O_RDONLY)
 	if err != nil {
 		return "", fmt.Errorf("sysctl %s: read: %w", s.Key, err)
 	}
@@ -163,7 +156,7 @@ func (in *Inside) readTuned(was *tunedBefore, a Attachment, t Tuning) error {
 		was.TxQLen = &l.txQLen
 	}
 	for _, s := range t.Sysctls {
-		switch s.Value, err = s.read(); {
+		switch s.Value, err = in.c.readSysctl(s); {
 		case errors.Is(err, fs.ErrNotExist) && name != a.IfName:
 			continue // of the interface, which has another name yet; it ends with that
 		case errors.Is(err, fs.ErrPermission):
@@ -196,7 +189,7 @@ func undoTuning(o Object) error {
 			faults = append(faults, fmt.Errorf("give back%s: %w", was.words(), err))
 		}
 		for _, s := range slices.Backward(was.Sysctls) {
-			if err := s.write(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := in.c.writeSysctl(s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				faults = append(faults, err)
 			}
 		}
@@ -246,7 +239,7 @@ func (tuning) Check(ctx context.Context, _ *Host, target *NetNS, _ Plan, conf an
 
 func (in *Inside) checkTuning(c *comparison, ifName string, t Tuning) error {
 	for _, s := range t.Sysctls {
-		got, err := s.read()
+		got, err := in.c.readSysctl(s)
 		if errors.Is(err, fs.ErrNotExist) {
 			got, err = "none", nil
 		}

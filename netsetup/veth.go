@@ -114,7 +114,7 @@ func (h *Host) finishHostEnd(name string, p pair) error {
 	if err != nil {
 		return fmt.Errorf("%s: set alias and port options: %w", name, err)
 	}
-	if err := setIPv6(name, "accept_ra", "0"); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := h.c.setIPv6(name, "accept_ra", "0"); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil

@@ -56,9 +56,11 @@ type process struct {
 	root  *os.File // prepared by the host side, or nil
 	pty   *fs.Pty
 	tree  *fs.Root
-	user  creds.User
-	path  string   // the program, found on PATH
-	env   []string // the program's environment
+
+	procfs *os.File // the container's, mounted nowhere
+	user   creds.User
+	path   string   // the program, found on PATH
+	env    []string // the program's environment
 }
 
 // steps is what the init does, in order. A failed init dies and its namespaces with it, so that

@@ -24,6 +24,10 @@ func (p *process) configureNetwork() error {
 		return err
 	}
 	defer in.Close()
+	if err := p.openProcfs(); err != nil {
+		return err
+	}
+	in.UseProcfs(p.procfs)
 	if p.start.Loopback {
 		if err := netsetup.ConfigureLoopback(in, 0); err != nil {
 			return err
@@ -40,7 +44,18 @@ func (p *process) configureNetwork() error {
 func (p *process) makePrivate() error { return fs.MakePrivate() }
 
 func (p *process) openRoot() (err error) {
-	p.tree, err = fs.Open(&p.start.Root, p.root)
+	if err := p.openProcfs(); err != nil {
+		return err
+	}
+	p.tree, err = fs.Open(&p.start.Root, p.root, p.procfs)
+	return err
+}
+
+// openProcfs is for the first step that needs a procfs.
+func (p *process) openProcfs() (err error) {
+	if p.procfs == nil {
+		p.procfs, err = fs.NewProcfs()
+	}
 	return err
 }
 
