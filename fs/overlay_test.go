@@ -156,7 +156,9 @@ func TestMaskHidden(t *testing.T) {
 	}
 	must(t, MakePrivate())
 	c := plain("")
-	r, err := Open(c, nil, nil)
+	procfs, err := NewProcfs()
+	must(t, err)
+	r, err := Open(c, nil, procfs)
 	must(t, err)
 	defer r.Close()
 	c.Hidden = []string{"/etc/shadow", "/etc/pass*", "/root", "/nothing"} // too late for the overlay

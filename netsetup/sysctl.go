@@ -10,7 +10,9 @@ import (
 
 // setIPv6 writes one of a device's IPv6 settings. errors.Is(err, unix.ENOENT) if the
 // device has no IPv6: the kernel was started without, or the MTU is below 1280.
-func (c *rtnl) setIPv6(ifName, key, value string) error { return c.setDevice("ipv6", ifName, key, value) }
+func (c *rtnl) setIPv6(ifName, key, value string) error {
+	return c.setDevice("ipv6", ifName, key, value)
+}
 
 // setDevice writes a device's setting.
 func (c *rtnl) setDevice(family, ifName, key, value string) error {

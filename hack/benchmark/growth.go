@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -74,8 +75,8 @@ func (h *host) growthAt(list string, held, rounds int) (growthPoint, error) {
 	return p, nil
 }
 
-// bareLink times the request that makes a pair of devices, one of them a port of
-// the bridge, and removes them again.
+// bareLink times the requests that make a pair of devices, one of them an up port of
+// the bridge as a start has it, and removes them again.
 func bareLink() (time.Duration, error) {
 	bridge, err := netlink.LinkByName(growthBridge)
 	if err != nil {
@@ -83,6 +84,7 @@ func bareLink() (time.Duration, error) {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MasterIndex, attrs.NumTxQueues, attrs.NumRxQueues = "growthlink", bridge.Attrs().Index, 1, 1
+	attrs.Flags = net.FlagUp
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "growthpeer", PeerNumTxQueues: 1, PeerNumRxQueues: 1}
 	start := time.Now()
 	if err := netlink.LinkAdd(pair); err != nil {

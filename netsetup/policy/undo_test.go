@@ -1,0 +1,58 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/nsinit/nsinit/netsetup"
+	"github.com/nsinit/nsinit/netsetup/netsetuptest"
+)
+
+// One transaction fails as a whole when a single element of it is gone, or named twice.
+func TestUndoTogether(t *testing.T) {
+	l := newLab(t)
+	_, a1 := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(a1))
+	before := zeroCounters(l.ruleset(t))
+	_, a2 := l.container(t, "nsi0", 77, 3)
+	check(t, l.masquerade(a2))
+	second := l.records[len(l.records)-2:]
+	again := append([]netsetup.Object{second[0]}, second...)
+	for _, objects := range [][]netsetup.Object{second[:1], again, again} {
+		check(t, l.Do(func() error { return Undo(t.Context(), objects...) }))
+	}
+	if got := zeroCounters(l.ruleset(t)); got != before {
+		t.Errorf("left after undo:\n%s\nwas:\n%s", got, before)
+	}
+	err := l.Do(func() error { return Undo(t.Context(), netsetup.Object{Kind: KindSpoof, Name: "port"}, l.records[0]) })
+	if want := `undo: macspoof port: "port" is not of the form PORT@MAC`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if got := l.ruleset(t); strings.Contains(got, "10.77.0.2") {
+		t.Errorf("the other object stayed:\n%s", got)
+	}
+}
+
+// The sockets are handed to the kernel to close, and it does so.
+func TestSocketsAreClosed(t *testing.T) {
+	l := newLab(t)
+	_, a := l.container(t, "nsi0", 77, 2)
+	for range 5 {
+		check(t, l.masquerade(a))
+		check(t, l.undoAll())
+	}
+	netsetuptest.Poll(t, func() error {
+		var left []string
+		for line := range strings.Lines(l.Run(t, "cat", "/proc/net/netlink").OK(t).Stdout) {
+			fields := strings.Fields(line) // sk Eth Pid ...; 12 is NETLINK_NETFILTER, and the kernel's own has no Pid
+			if len(fields) > 2 && fields[1] == "12" && fields[2] != "0" {
+				left = append(left, line)
+			}
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("sockets left:\n%s", strings.Join(left, ""))
+		}
+		return nil
+	})
+}
