@@ -84,6 +84,37 @@ func TestAttachDetach(t *testing.T) {
 	}
 }
 
+// TestDetachStarted takes off a network that the container was started with, policies and all.
+func TestDetachStarted(t *testing.T) {
+	t.Parallel()
+	for name, plugins := range map[string]string{
+		"bridge":      chainBridge + `, {"type": "sbr"}, ` + chainTuning,
+		"host-device": `{"type": "host-device", "device": "card", ` + chainIPAM + `}, {"type": "sbr"}, ` + chainTuning,
+		"vrf":         chainPtP + `, {"type": "vrf", "vrfname": "red"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.Dirty() // the network's bridge
+			m.Run(t, "sh", "-ec", "ip link add card type veth peer name cable; ip link set cable up").OK(t)
+			if name == "vrf" && !m.hasDevices(t, "vrf table 9") {
+				t.Skip("the kernel has no vrf devices (CONFIG_NET_VRF)")
+			}
+			path := filepath.Join(t.TempDir(), "lan.conflist")
+			write(t, path, `{"cniVersion": "1.1.0", "name": "lan", "plugins": [`+plugins+`]}`)
+			plain := m.detached(t, "plain", "--", "sleep", "60").node(t).NetworkSnapshot(t)
+			c := m.detached(t, "c", "--network", path, "--", "sleep", "60")
+			if d := netsetuptest.Diff(plain, c.node(t).NetworkSnapshot(t)); !strings.Contains(d, "+ rule4") && name != "vrf" {
+				t.Errorf("no rule to take off:\n%s", d)
+			}
+			m.nsinit(t, "network", "detach", "c", "lan").OK(t)
+			if d := netsetuptest.Diff(plain, c.node(t).NetworkSnapshot(t)); d != "" {
+				t.Errorf("left inside:\n%s", d)
+			}
+		})
+	}
+}
+
 // What a network attached to a running container has on the host goes with the container as well.
 func TestAttachedGoesWithDelete(t *testing.T) {
 	t.Parallel()

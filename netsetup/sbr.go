@@ -68,8 +68,8 @@ func (c *confReader) table(to **int) func(string, *jsonValue) {
 	}
 }
 
-// Attach adds to a what Configure does inside. In a namespace that lives on when the
-// interface is taken away, it records that there are rules to remove.
+// Attach adds to a what Configure does inside, and records that there are rules to remove:
+// the namespace may live on when the interface is taken away.
 func (sbr) Attach(ctx context.Context, _ *Host, target *NetNS, p Plan, conf any, a *Attachment, record Recorder) error {
 	s, ok := conf.(*SourceRouting)
 	if err := ctx.Err(); err != nil || !ok {
@@ -80,9 +80,6 @@ func (sbr) Attach(ctx context.Context, _ *Host, target *NetNS, p Plan, conf any,
 	}
 	mine := s.of(p, *a)
 	a.Sources = mine
-	if !p.Joined && !a.Configured {
-		return nil // the rules end with the namespace
-	}
 	id, err := target.id()
 	if err != nil {
 		return err

@@ -173,8 +173,8 @@ func (s Sysctl) takesIPv6() bool {
 	return strings.HasSuffix(s.Key, "/disable_ipv6") && s.Value != "0"
 }
 
-// Attach adds to a what Configure does inside. In a namespace that lives on when the
-// interface is taken away, it records what was before.
+// Attach adds to a what Configure does inside, and records what was before: the namespace may
+// live on when the interface is taken away.
 func (tuning) Attach(ctx context.Context, _ *Host, target *NetNS, p Plan, conf any, a *Attachment, record Recorder) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -187,9 +187,6 @@ func (tuning) Attach(ctx context.Context, _ *Host, target *NetNS, p Plan, conf a
 	a.Tuning = a.Tuning.with(mine)
 	if mine.MAC != "" {
 		a.MAC = mine.MAC
-	}
-	if !p.Joined && !a.Configured {
-		return nil // all of it ends with the namespace
 	}
 	was, err := target.tuned(*a, mine)
 	if err != nil {

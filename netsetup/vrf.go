@@ -60,17 +60,14 @@ func (vrf) Plan(p Plan, plugin Plugin) (any, error) {
 	return &v, errors.Join(c.faults...)
 }
 
-// Attach adds to a what Configure does inside. In a namespace that lives on when the
-// interface is taken away, it records where that is.
+// Attach adds to a what Configure does inside, and records where that is: the namespace may
+// live on when the interface is taken away.
 func (vrf) Attach(ctx context.Context, _ *Host, target *NetNS, p Plan, conf any, a *Attachment, record Recorder) error {
 	v, ok := conf.(*VRF)
 	if err := ctx.Err(); err != nil || !ok {
 		return err
 	}
 	a.VRF = v
-	if !p.Joined && !a.Configured {
-		return nil // the device ends with the namespace
-	}
 	id, err := target.id()
 	if err != nil {
 		return err
