@@ -164,7 +164,7 @@ func restless() error {
 		carrier := a.RawFlags&lowerUp != 0
 		up[a.Index] = carrier
 		// Of these, unknown means that the kernel has not looked yet.
-		unknown := a.OperState == netlink.OperUnknown && !slices.Contains([]string{"bridge", "veth", "vlan"}, l.Type())
+		unknown := a.OperState == netlink.OperUnknown && !slices.Contains([]string{"bridge", "veth", "vlan", "macvlan"}, l.Type())
 		switch running := a.OperState == netlink.OperUp || unknown; {
 		case a.RawFlags&1 == 0 && a.OperState != netlink.OperDown && a.OperState != netlink.OperLowerLayerDown,
 			a.RawFlags&1 != 0 && carrier != running && a.OperState != netlink.OperDormant:
