@@ -66,7 +66,7 @@ func TestLinkErrors(t *testing.T) {
 func TestTapHasALink(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	m.Run(t, "sh", "-c", "test -c /dev/net/tun || modprobe tun")
+	m.Run(t, "sh", "-c", tun).OK(t)
 	links := netsetuptest.Decode[[]netsetuptest.Link](t, m.run(t, "--network", "tap:owner=1000,ip=10.45.0.1/24", "--", "ip", "-d", "-j", "addr").OK(t))
 	eth := netsetuptest.FindLink(t, links, "eth0")
 	if eth.LinkInfo.Kind != "tun" || eth.Addr(t, 4).String() != "10.45.0.1/24" || eth.Up() {

@@ -135,29 +135,19 @@ func (s *script) forwarding(l hostLink, opt Options) error {
 		}
 	}
 	if f.ledger.allIPv6() && !all6 {
-		s.add(`nft add rule inet %s forward meta nfproto ipv6 iifname != @opened6 meta iifkind '"bridge"' meta oifkind '"bridge"' return comment '"bridged, seen here by br_netfilter"'`, tableName)
+		s.add(`nft add rule inet %s forward meta nfproto ipv6 iifname != @opened6 meta iifkind '"bridge"' meta oifkind '"bridge"' counter return comment '"bridged, seen here by br_netfilter"'`, tableName)
 		s.add("nft add rule inet %s forward meta nfproto ipv6 iifname != @opened6 jump opened", tableName)
 	}
-	return s.sysctls(slices.Concat(f.steps, f.passes))
-}
-
-func (s *script) sysctls(changes []change) error {
-	set := func(name sysctl, value string) {
-		s.add("sysctl -qw %s=%s", "net/"+string(name), value)
-	}
-	for _, c := range changes {
-		if c.Sysctl != forwarding6("all") {
-			set(c.Sysctl, c.Now)
+	for _, c := range slices.Concat(f.steps, f.passes) {
+		if c.Sysctl == forwarding6("all") {
+			s.add("%s", allIPv6Command)
 			continue
 		}
-		hosts, err := devicesThatAre("0")
-		if err != nil {
-			return err
-		}
-		set(c.Sysctl, c.Now)
-		for _, name := range hosts {
-			set(forwarding6(name), "0")
-		}
+		s.add("sysctl -qw net/%s=%s", string(c.Sysctl), c.Now)
 	}
 	return nil
 }
+
+// allIPv6Command is switchAll6.
+const allIPv6Command = "sh -c 'cd /proc/sys/net/ipv6/conf && off=$(grep -lx 0 */forwarding | grep -v ^all/); " +
+	"echo 1 >all/forwarding && for f in $off; do echo 0 >$f; done'"

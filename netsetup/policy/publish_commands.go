@@ -31,7 +31,7 @@ func (pm portmap) Commands(p netsetup.Plan, conf any, a netsetup.Attachment) []n
 	for _, o := range used.objects(l, a, p.Owner) {
 		s.object(o)
 	}
-	if pm.opt.StateDir != "" {
+	if pm.opt.StateDir != "" && !a.Masquerade && !a.Routed { // else that is done
 		_ = s.forwarding(l, pm.opt) // what can't be read, Attach will say
 	}
 	if l.v4 && !pub.NoSNAT {

@@ -107,7 +107,7 @@ func addSpoof(ctx context.Context, o netsetup.Object, opt Options) error {
 // of other versions, are passed over. What is there stays. The caller holds the lock.
 func (t spoofTable) make(ctx context.Context, objects []netsetup.Object) error {
 	c := t.chain()
-	return commit(ctx, "make table bridge "+tableName, func(tx *transaction) {
+	err := commit(ctx, "make table bridge "+tableName, func(tx *transaction) {
 		tx.conn.AddTable(t.Table)
 		tx.errs = append(tx.errs, tx.conn.AddSet(t.checked, nil), tx.conn.AddSet(t.allowed, nil))
 		tx.conn.AddChain(c.Chain)
@@ -128,6 +128,10 @@ func (t spoofTable) make(ctx context.Context, objects []netsetup.Object) error {
 			}
 		}
 	})
+	if gone(err) {
+		return fmt.Errorf("%w: the kernel lacks the module nft_meta_bridge (CONFIG_NFT_BRIDGE_META), which macspoofchk needs", err)
+	}
+	return err
 }
 
 // restoreSpoof makes the table again if any of the objects need it.

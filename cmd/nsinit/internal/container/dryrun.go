@@ -85,7 +85,7 @@ func (r *Runtime) DryRun(ctx context.Context, s *Spec) (*DryRun, error) {
 
 func (r *Runtime) preview(ctx context.Context, net *netsetup.Host, d *DryRun, id string, plans []netsetup.Plan, before []netsetup.Attachment, noForwarding bool) error {
 	opts := policy.Options{NoForwarding: noForwarding, StateDir: r.dataDir()}
-	tables := map[string]bool{}
+	once := map[string]bool{} // tables and rules, which a second network finds there
 	for _, p := range plans {
 		if p.Owner = id; p.Owner == "" {
 			p.Owner = "ID"
@@ -97,10 +97,10 @@ func (r *Runtime) preview(ctx context.Context, net *netsetup.Host, d *DryRun, id
 		before = append(before, a)
 		one := DryRunOfOne{Network: a.Network, IfName: a.IfName}
 		for _, c := range chain.Ordered(steps) {
-			if tables[c.Line] {
+			if once[c.Line] {
 				continue
 			}
-			tables[c.Line] = strings.Contains(c.Line, "\n") // made once
+			once[c.Line] = strings.Contains(c.Line, "\n") || strings.HasPrefix(c.Line, "nft add rule ")
 			one.Commands = append(one.Commands, EquivalentLine{c.Inside, c.Line})
 		}
 		d.Networks = append(d.Networks, one)
