@@ -24,37 +24,43 @@ type growthPoint struct {
 	start, link *series
 }
 
-// printGrowth compares the start of the first container on a bridge with that of
-// one behind held others. What the bare request grows by is the kernel's.
-func (h *host) printGrowth(held, rounds int) error {
+// A growth is the start of the first container on a bridge, and one behind many.
+type growth struct{ first, last growthPoint }
+
+// measureGrowth holds containers on a bridge between the two.
+func (h *host) measureGrowth(held, rounds int) (*growth, error) {
 	list := filepath.Join(h.work, "growth.conflist")
 	if err := os.WriteFile(list, []byte(growthList), 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	first, err := h.growthAt(list, 0, rounds)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer h.letGo("growth", held)
 	if err := h.hold("growth", list, held); err != nil {
-		return err
+		return nil, err
 	}
 	last, err := h.growthAt(list, held, rounds)
-	if err != nil {
-		return err
-	}
+	return &growth{first, last}, err
+}
+
+func (g *growth) print() {
 	fmt.Printf("\n%-28s %9s %9s\n", "growth of a bridge, ms", "start", "newlink")
-	for _, p := range []growthPoint{first, last} {
+	for _, p := range []growthPoint{g.first, g.last} {
 		fmt.Printf("%-28s %9.2f %9.2f\n", fmt.Sprintf("%d held", p.held), milliseconds(p.start.median()), milliseconds(p.link.median()))
 	}
-	kernels := last.link.median() - first.link.median()
-	limit := first.start.median()*12/10 + max(kernels, 0)
-	verdict := "met"
-	if last.start.median() > limit {
-		verdict = "MISSED"
+}
+
+// verdict counts what the bare request grows by as the kernel's.
+func (g *growth) verdict() verdict {
+	kernels := g.last.link.median() - g.first.link.median()
+	limit := g.first.start.median()*12/10 + max(kernels, 0)
+	return verdict{
+		text: fmt.Sprintf("behind %d containers on one bridge at most 1.2 x the first plus the kernel's own growth, %.2f ms: %.2f",
+			g.last.held, milliseconds(limit), milliseconds(g.last.start.median())),
+		missed: g.last.start.median() > limit,
 	}
-	fmt.Printf("target: at most 1.2 x the first plus the kernel's own growth, %.2f ms: %.2f, %s\n", milliseconds(limit), milliseconds(last.start.median()), verdict)
-	return nil
 }
 
 func (h *host) growthAt(list string, held, rounds int) (growthPoint, error) {

@@ -121,7 +121,11 @@ func (h *host) printVersions() {
 	} {
 		fmt.Printf("%s: %s\n", filepath.Base(peer[0]), firstLine(peer[0], peer[1:]...))
 	}
-	fmt.Println("cni plugins:", firstLine("go", "list", "-m", "-f", "{{.Version}}", "github.com/containernetworking/plugins"))
+	fmt.Println("cni plugins:", pluginsVersion())
+}
+
+func pluginsVersion() string {
+	return firstLine("go", "list", "-m", "-f", "{{.Version}}", "github.com/containernetworking/plugins")
 }
 
 // cgroupLayout describes /sys/fs/cgroup as this process sees it.

@@ -16,10 +16,11 @@ type options struct {
 	samples string // where every sample goes, in benchstat's format
 	only    string // part of the names of the subjects to run; empty: all
 	rounds  int
-	warmup  int  // rounds that aren't counted
-	held    int  // containers held on nsinit's bridge meanwhile
-	growth  int  // containers that the last one is started behind; 0: not measured
-	assert  bool // whether a missed target is a failure
+	warmup  int    // rounds that aren't counted
+	held    int    // containers held on nsinit's bridge meanwhile
+	growth  int    // containers that the last one is started behind; 0: not measured
+	readme  string // the document with the table; empty: none
+	assert  bool   // whether a missed target is a failure
 }
 
 func main() {
@@ -31,6 +32,7 @@ func main() {
 	flag.IntVar(&o.warmup, "warmup", 3, "rounds before those that count")
 	flag.IntVar(&o.held, "held", 0, "detached containers held on nsinit's bridge meanwhile")
 	flag.IntVar(&o.growth, "growth", 0, "measure a start behind so many containers on one bridge, too; 900 takes a minute")
+	flag.StringVar(&o.readme, "readme", "", "put the table into this `file`, between its lines <!-- bench --> and <!-- /bench -->")
 	flag.BoolVar(&o.assert, "assert", false, "fail when a target is missed")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -66,12 +68,20 @@ func run(o options) error {
 	if err := h.printMemory(); err != nil {
 		return err
 	}
+	r := report{rounds: o.rounds, series: series, verdicts: verdicts(series)}
 	if o.growth > 0 {
-		if err := h.printGrowth(o.growth, o.rounds); err != nil {
+		if r.growth, err = h.measureGrowth(o.growth, o.rounds); err != nil {
+			return err
+		}
+		r.growth.print()
+		r.verdicts = append(r.verdicts, r.growth.verdict())
+	}
+	if o.readme != "" {
+		if err := r.write(o.readme); err != nil {
 			return err
 		}
 	}
-	return judge(series, o.assert)
+	return judge(r.verdicts, o.assert)
 }
 
 // choose keeps the subjects whose name contains text, and the floor.

@@ -57,15 +57,28 @@ func writeSamples(path string, all []*series) error {
 	return errors.Join(w.Flush(), file.Close())
 }
 
-// judge compares with the targets: at most what crun takes without any network,
+// A verdict is a target, and whether it was met.
+type verdict struct {
+	text   string
+	missed bool
+	aim    bool // worth saying, but no failure
+}
+
+func (v verdict) String() string {
+	if v.missed {
+		return v.text + ", MISSED"
+	}
+	return v.text + ", met"
+}
+
+// verdicts compares with the targets: at most what crun takes without any network,
 // less than a fifth of crun with the reference plugins, with all that engines chain
 // less than a tenth; 2.5 floors are the aim.
-func judge(all []*series, assert bool) error {
-	var missed error
+func verdicts(all []*series) (list []verdict) {
 	for _, target := range []struct {
 		ours, peer string
 		limit      float64
-		aim        bool // worth saying, but no failure
+		aim        bool
 	}{
 		{nsinitName, crunName, 1, false},
 		{nsinitName, cniName, 0.2, false},
@@ -77,14 +90,22 @@ func judge(all []*series, assert bool) error {
 			continue
 		}
 		is := float64(nsinit.median()) / float64(peer.median())
-		verdict := "met"
-		if is > target.limit {
-			verdict = "MISSED"
-			if !target.aim {
-				missed = errors.Join(missed, fmt.Errorf("%s takes %.2f times %s, more than %.2f", target.ours, is, target.peer, target.limit))
-			}
+		list = append(list, verdict{
+			text:   fmt.Sprintf("%s at most %.2f x %s: %.2f", target.ours, target.limit, target.peer, is),
+			missed: is > target.limit, aim: target.aim,
+		})
+	}
+	return list
+}
+
+// judge prints the verdicts. With assert a missed target is an error.
+func judge(list []verdict, assert bool) error {
+	var missed error
+	for _, v := range list {
+		fmt.Println("target:", v)
+		if v.missed && !v.aim {
+			missed = errors.Join(missed, errors.New(v.text))
 		}
-		fmt.Printf("target: %s at most %.2f x %s: %.2f, %s\n", target.ours, target.limit, target.peer, is, verdict)
 	}
 	if !assert {
 		return nil
