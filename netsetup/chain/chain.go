@@ -170,12 +170,12 @@ func Undo(ctx context.Context, h *netsetup.Host, objects ...netsetup.Object) err
 }
 
 func undo(ctx context.Context, h *netsetup.Host, o netsetup.Object) error {
-	switch {
-	case o.Kind == "lease":
+	switch o.Kind {
+	case "lease":
 		return ipam.Undo(o)
-	case o.Kind == KindPlugin:
+	case KindPlugin:
 		return undoPlugin(ctx, o)
-	case o.Kind == KindResult:
+	case KindResult:
 		return undoResult(o)
 	}
 	return netsetup.Undo(ctx, h, o)
