@@ -314,7 +314,7 @@ func keysOf(conn *nftables.Conn, set *nftables.Set) (map[string]bool, error) {
 // elementsOf dumps a set, and tells whether there is one.
 func elementsOf(conn *nftables.Conn, set *nftables.Set) ([]nftables.SetElement, bool, error) {
 	// The error of the dump doesn't say by number that there is none.
-	if _, err := conn.GetSetByName(set.Table, set.Name); gone(err) {
+	if _, err := conn.GetSetByName(set.Table, set.Name); gone(err) || unsupported(err) {
 		return nil, false, nil
 	}
 	elements, err := conn.GetSetElements(set)

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,19 +27,32 @@ func Owns(kind string) bool {
 // are there. One that is gone, or was never made, is no error.
 func Undo(ctx context.Context, objects ...netsetup.Object) error {
 	var changes []elementChange
-	var names []string
 	var errs []error
 	for _, o := range objects {
 		list, err := removals(o)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("undo: %s %s: %w", o.Kind, o.Name, err))
 		}
-		changes, names = append(changes, list...), append(names, o.Kind+" "+o.Name)
+		changes = append(changes, list...)
 	}
-	if err := removeElements(ctx, strings.Join(names, ", "), changes); err != nil {
+	if err := removeElements(ctx, named(objects), changes); err != nil {
 		errs = append(errs, fmt.Errorf("undo: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// named says in an error what objects were.
+func named(objects []netsetup.Object) string {
+	const most = 8
+	var names []string
+	for i, o := range objects {
+		if i == most {
+			names = append(names, fmt.Sprintf("%d more", len(objects)-most))
+			break
+		}
+		names = append(names, o.Kind+" "+o.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // removals are the elements that are o's alone.
@@ -68,43 +80,62 @@ func remove(set *nftables.Set, elements ...nftables.SetElement) elementChange {
 	return elementChange{set: set, remove: true, elements: elements}
 }
 
-// removeElements removes elements in one transaction, or, if it meets one that is gone, one
-// by one. What is gone, or whose whole table is, is no error. names says in an error what
-// they were.
+// removeElements removes elements in one transaction. What is gone, or whose whole table is,
+// is no error. names says in an error what they were.
 func removeElements(ctx context.Context, names string, changes []elementChange) error {
 	changes = distinct(changes)
-	if len(changes) == 0 {
-		return nil
+	for try := 1; len(changes) > 0; try++ {
+		err := changeElements(ctx, "remove "+names, changes...)
+		if !gone(err) && !unsupported(err) || try == clashTries {
+			return err
+		}
+		if changes, err = present(changes); err != nil {
+			return fmt.Errorf("remove %s: %w", names, err)
+		}
 	}
-	err := changeElements(ctx, "remove "+names, changes...)
-	if !gone(err) && !unsupported(err) {
-		return err
-	}
-	if len(changes) == 1 {
-		return nil
-	}
-	var errs []error
-	for _, c := range changes {
-		errs = append(errs, removeElements(ctx, names, []elementChange{c}))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// distinct splits changes to one element each, without repetitions: to remove an element
+// distinct are the changes, one for each set and without repetitions: to remove an element
 // twice would be an error of the whole transaction.
 func distinct(changes []elementChange) (list []elementChange) {
+	seen := make(map[string]bool)
 	for _, c := range changes {
+		at := slices.IndexFunc(list, c.sameSet)
+		if at < 0 {
+			at, list = len(list), append(list, remove(c.set))
+		}
 		for _, e := range c.elements {
-			same := func(other elementChange) bool {
-				return other.set.Table.Family == c.set.Table.Family && other.set.Name == c.set.Name &&
-					bytes.Equal(other.elements[0].Key, e.Key) && bytes.Equal(other.elements[0].KeyEnd, e.KeyEnd)
-			}
-			if !slices.ContainsFunc(list, same) {
-				list = append(list, remove(c.set, e))
+			id := fmt.Sprint(at, " ", string(e.Key), string(e.KeyEnd))
+			if !seen[id] {
+				seen[id], list[at].elements = true, append(list[at].elements, e)
 			}
 		}
 	}
 	return list
+}
+
+func (c elementChange) sameSet(other elementChange) bool {
+	return c.set.Name == other.set.Name && c.set.Table.Family == other.set.Table.Family
+}
+
+// present leaves of the changes the elements that are there.
+func present(changes []elementChange) (list []elementChange, err error) {
+	conn, err := connect()
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", explain(err))
+	}
+	for _, c := range changes {
+		keys, err := keysOf(conn, c.set)
+		if err != nil {
+			return nil, err
+		}
+		c.elements = slices.DeleteFunc(slices.Clone(c.elements), func(e nftables.SetElement) bool { return !keys[string(e.Key)+string(e.KeyEnd)] })
+		if len(c.elements) > 0 {
+			list = append(list, c)
+		}
+	}
+	return list, nil
 }
 
 // UndoHost gives back what was changed of the host itself: first the sysctls, the

@@ -34,6 +34,35 @@ func TestUndoTogether(t *testing.T) {
 	}
 }
 
+// Thousands of elements are more than one message, and more than a socket's usual buffer.
+func TestUndoMany(t *testing.T) {
+	l := newLab(t)
+	_, a := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(a))
+	before := zeroCounters(l.ruleset(t))
+	many := make([]netsetup.Object, 20000)
+	for i := range many {
+		many[i] = netsetup.Object{Kind: KindMasquerade, Name: fmt.Sprintf("fd99::%x", i)}
+	}
+	check(t, l.Do(func() error {
+		var e elements
+		for _, o := range many {
+			e.take(o)
+		}
+		_, err := addElements(t.Context(), "many", e, l.opt)
+		return err
+	}))
+	if n := strings.Count(l.ruleset(t), "fd99::"); n != len(many) {
+		t.Errorf("%d elements, want %d", n, len(many))
+	}
+	for range 2 {
+		check(t, l.Do(func() error { return Undo(t.Context(), many...) }))
+	}
+	if got := zeroCounters(l.ruleset(t)); got != before {
+		t.Error("left after undo")
+	}
+}
+
 // The sockets are handed to the kernel to close, and it does so.
 func TestSocketsAreClosed(t *testing.T) {
 	l := newLab(t)

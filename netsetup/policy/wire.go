@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -15,7 +16,10 @@ import (
 // by one socket that needs no poller, one datagram there, and one back. By the library,
 // that was 0.15 ms more.
 
-// An elementChange is one message: elements of one set that are added or removed.
+// smallBatch is what a socket takes as it is (net.core.wmem_default, and what it counts besides).
+const smallBatch = 64 << 10
+
+// An elementChange is elements of one set that are added or removed.
 type elementChange struct {
 	set      *nftables.Set
 	remove   bool
@@ -44,6 +48,7 @@ func changeElements(ctx context.Context, what string, changes ...elementChange) 
 // encodeBatch numbers the messages from 1. Only the last is to be acknowledged: errors
 // are answered in any case.
 func encodeBatch(changes []elementChange) []byte {
+	changes = split(changes)
 	b := appendMessage(nil, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, 1, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	seq := uint32(1)
 	for i, c := range changes {
@@ -59,6 +64,16 @@ func encodeBatch(changes []elementChange) []byte {
 		b = appendMessage(b, kind, flags, seq, byte(c.set.Table.Family), 0, c.attributes())
 	}
 	return appendMessage(b, unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, seq+1, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
+}
+
+// split makes changes of so few elements each that they fit into a message.
+func split(changes []elementChange) (list []elementChange) {
+	for _, c := range changes {
+		for part := range slices.Chunk(c.elements, elementsPerMessage) {
+			list = append(list, elementChange{c.set, c.remove, part})
+		}
+	}
+	return list
 }
 
 // appendMessage appends a netlink header, netfilter's own, and attributes.
@@ -117,6 +132,12 @@ func exchange(batch []byte) error {
 	limit := unix.NsecToTimeval(answerTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		return fmt.Errorf("socket: set time limit: %w", err)
+	}
+	if len(batch) > smallBatch { // it has to fit into the buffer, and what is wrong with each message into the other
+		if err := errors.Join(unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, len(batch)),
+			unix.SetsockoptInt(s, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)); err != nil {
+			return fmt.Errorf("socket: prepare for %d bytes: %w", len(batch), err)
+		}
 	}
 	if err := ignoringEINTR(func() error {
 		return unix.Sendto(s, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
