@@ -85,3 +85,47 @@ func TestSocketsAreClosed(t *testing.T) {
 		return nil
 	})
 }
+
+// Of every kind of object one is gone already: the others go all the same.
+func TestUndoPartly(t *testing.T) {
+	l := newLab(t)
+	_, a := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(a))
+	var objects []netsetup.Object
+	for kind, names := range map[string][]string{
+		KindMasquerade: {"10.77.0.9", "fd77::9"},
+		KindResolver:   {"10.77.0.9@10.77.0.1>127.0.0.53:53"},
+		KindForward:    {"veth9"},
+		KindFirewall:   {"isolated@veth8>administrator"},
+		KindHairpin:    {"10.77.0.9/24", "fd77::9/64"},
+		KindPort:       {"*:8080/tcp", "*:9000-9009/udp", "192.0.2.1:53/udp", "[2001:db8::1]:443/tcp"},
+		KindPortmap: {
+			"*:8080/tcp>10.77.0.9:80", "*:8080/tcp>[fd77::9]:80", "*:9000-9009/udp>10.77.0.9:9000",
+			"192.0.2.1:53/udp>10.77.0.9:53", "[2001:db8::1]:443/tcp>[fd77::9]:443",
+		},
+	} {
+		for _, name := range names {
+			objects = append(objects, netsetup.Object{Kind: kind, Name: name})
+		}
+	}
+	add := func() error {
+		var e elements
+		for _, o := range objects {
+			e.take(o)
+		}
+		_, err := addElements(t.Context(), "lan", e, l.opt)
+		return err
+	}
+	undo := func(objects ...netsetup.Object) error { return Undo(t.Context(), objects...) }
+	check(t, l.Do(add))
+	check(t, l.Do(func() error { return undo(objects...) }))
+	before := zeroCounters(l.ruleset(t)) // with the administrator's chain, which stays
+	for _, o := range objects {
+		check(t, l.Do(add))
+		check(t, l.Do(func() error { return undo(o) }))
+		check(t, l.Do(func() error { return undo(objects...) }))
+		if got := zeroCounters(l.ruleset(t)); got != before {
+			t.Fatalf("without %s %s, left:\n%s", o.Kind, o.Name, got)
+		}
+	}
+}
