@@ -119,10 +119,13 @@ func (h *cniHost) nothingLeft(t *testing.T) {
 	if len(leases) > 0 {
 		t.Errorf("leases left: %q", leases)
 	}
-	links := netsetuptest.Decode[[]netsetuptest.Link](t, h.Run(t, "ip", "-d", "-j", "link").OK(t))
-	if names := netsetuptest.Names(links); !slices.Equal(names, []string{"lo", "lan0"}) {
-		t.Errorf("interfaces left: %q", names)
-	}
+	netsetuptest.Poll(t, func() error { // a namespace's interfaces go a moment after it
+		links := netsetuptest.Decode[[]netsetuptest.Link](t, h.Run(t, "ip", "-d", "-j", "link").OK(t))
+		if names := netsetuptest.Names(links); !slices.Equal(names, []string{"lo", "lan0"}) {
+			return fmt.Errorf("interfaces left: %q", names)
+		}
+		return nil
+	})
 	if rules := h.Run(t, "nft", "list", "ruleset").OK(t).Stdout; strings.Contains(rules, "10.77.0.") {
 		t.Errorf("rules left:\n%s", rules)
 	}
