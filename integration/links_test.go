@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -41,6 +42,12 @@ func TestLinkErrors(t *testing.T) {
 	m := newMachine(t)
 	newCard(t, m)
 	m.run(t, "--network", "macvlan:parent=eth1,ip=10.40.0.9/24", "--", "true").OK(t) // the network's lock file stays
+	netsetuptest.Poll(t, func() error { // until the kernel has removed that container's macvlan
+		if r := m.Run(t, "ip", "-d", "-o", "link", "show", "eth1").OK(t); !strings.Contains(r.Stdout, "promiscuity 0 ") {
+			return errors.New(r.Stdout)
+		}
+		return nil
+	})
 	before := m.Settled(t)
 	for flag, want := range map[string]string{
 		"macvlan":                              "--network macvlan: parent: missing, and there is no default route on the host whose device could be taken; name the device",

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nsinit/nsinit/netsetup/netsetuptest"
 	"golang.org/x/sys/unix"
@@ -109,6 +110,7 @@ func TestReusedPid(t *testing.T) {
 	t.Parallel()
 	bed := newFaultBed(t)
 	bed.leftover(t)
+	time.Sleep(50 * time.Millisecond) // a process is known by its pid and the hundredth of a second in which it began
 	other := bed.Start(t, bed.Command("sh", "-c", "echo $$; exec sleep 1000"))
 	pid := strings.TrimSpace(other.AwaitOutput(t, "\n"))
 	netsetuptest.Poll(t, func() error {
