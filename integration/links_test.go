@@ -42,7 +42,7 @@ func TestLinkErrors(t *testing.T) {
 	m := newMachine(t)
 	newCard(t, m)
 	m.run(t, "--network", "macvlan:parent=eth1,ip=10.40.0.9/24", "--", "true").OK(t) // the network's lock file stays
-	netsetuptest.Poll(t, func() error { // until the kernel has removed that container's macvlan
+	netsetuptest.Poll(t, func() error {                                              // until the kernel has removed that container's macvlan
 		if r := m.Run(t, "ip", "-d", "-o", "link", "show", "eth1").OK(t); !strings.Contains(r.Stdout, "promiscuity 0 ") {
 			return errors.New(r.Stdout)
 		}
