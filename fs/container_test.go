@@ -55,11 +55,7 @@ func moved() error {
 	if err := MakePrivate(); err != nil {
 		return err
 	}
-	procfs, err := NewProcfs()
-	if err != nil {
-		return err
-	}
-	r, err := Open(containerConfig(), nil, procfs)
+	r, err := open(containerConfig(), nil)
 	if err != nil {
 		return err
 	}

@@ -120,15 +120,20 @@ func describe(t *testing.T, dir int) string {
 // build does all that the init does to mounts.
 func build(c *Config, pty *Pty) (*Root, error) { return buildOn(c, pty, nil) }
 
-func buildOn(c *Config, pty *Pty, prepared *os.File) (*Root, error) {
-	if err := MakePrivate(); err != nil {
-		return nil, err
-	}
+// open is Open with a procfs of its own.
+func open(c *Config, prepared *os.File) (*Root, error) {
 	procfs, err := NewProcfs()
 	if err != nil {
 		return nil, err
 	}
-	r, err := Open(c, prepared, procfs)
+	return Open(c, prepared, procfs)
+}
+
+func buildOn(c *Config, pty *Pty, prepared *os.File) (*Root, error) {
+	if err := MakePrivate(); err != nil {
+		return nil, err
+	}
+	r, err := open(c, prepared)
 	if err != nil {
 		return nil, err
 	}

@@ -156,9 +156,7 @@ func TestMaskHidden(t *testing.T) {
 	}
 	must(t, MakePrivate())
 	c := plain("")
-	procfs, err := NewProcfs()
-	must(t, err)
-	r, err := Open(c, nil, procfs)
+	r, err := open(c, nil)
 	must(t, err)
 	defer r.Close()
 	c.Hidden = []string{"/etc/shadow", "/etc/pass*", "/root", "/nothing"} // too late for the overlay

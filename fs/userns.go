@@ -56,12 +56,12 @@ func privately(f func() error) error {
 
 func prepareOverlay(c *Config, userns *os.File) (*os.File, error) {
 	defer unix.Umask(unix.Umask(0)) // this thread's alone: unshare has given it its own (CLONE_FS)
-	proc, err := newMount("proc", dataOnly)
+	procfs, err := NewProcfs()
 	if err != nil {
-		return nil, fmt.Errorf("private procfs: %w", err)
+		return nil, err
 	}
-	defer closeFD(proc)
-	o := overlay{config: c, proc: proc, userns: userns}
+	defer procfs.Close()
+	o := overlay{config: c, proc: int(procfs.Fd()), userns: userns}
 	defer o.close()
 	if err := o.open(); err != nil {
 		return nil, err

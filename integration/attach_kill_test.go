@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -35,8 +34,7 @@ func newAttachHost(t *testing.T, chain pluginChain) *attachHost {
 	if chain.prepare != nil {
 		chain.prepare(t, h.pluginHost)
 	}
-	h.file = filepath.Join(t.TempDir(), "lan.conflist")
-	write(t, h.file, fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "lan", "plugins": [%s]}`, strings.Join(chain.plugins, ", ")))
+	h.file = listFile(t, "lan", chain.plugins...)
 	h.c = h.detached(t, "c", "--", "sleep", "1000")
 	h.attach(t, 0).OK(t)
 	h.detach(t, 0).OK(t)

@@ -100,8 +100,7 @@ func TestDetachStarted(t *testing.T) {
 			if name == "vrf" && !m.hasDevices(t, "vrf table 9") {
 				t.Skip("the kernel has no vrf devices (CONFIG_NET_VRF)")
 			}
-			path := filepath.Join(t.TempDir(), "lan.conflist")
-			write(t, path, `{"cniVersion": "1.1.0", "name": "lan", "plugins": [`+plugins+`]}`)
+			path := listFile(t, "lan", plugins)
 			plain := m.detached(t, "plain", "--", "sleep", "60").node(t).NetworkSnapshot(t)
 			c := m.detached(t, "c", "--network", path, "--", "sleep", "60")
 			if d := netsetuptest.Diff(plain, c.node(t).NetworkSnapshot(t)); !strings.Contains(d, "+ rule4") && name != "vrf" {

@@ -9,12 +9,18 @@ import (
 	"time"
 )
 
+// listFile writes a network's list of plugins.
+func listFile(t testing.TB, name string, plugins ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name+".conflist")
+	write(t, path, fmt.Sprintf(`{"cniVersion": "1.1.0", "name": %q, "plugins": [%s]}`, name, strings.Join(plugins, ", ")))
+	return path
+}
+
 // bridgeNet writes a network of one bridge with further keys.
 func bridgeNet(t testing.TB, name, keys string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name+".conflist")
-	write(t, path, fmt.Sprintf(`{"cniVersion": "1.1.0", "name": %q, "plugins": [{"type": "bridge", %s}]}`, name, keys))
-	return path
+	return listFile(t, name, `{"type": "bridge", `+keys+`}`)
 }
 
 // TestBridgeVLANs has two VLANs on one bridge, each with a gateway of its own.

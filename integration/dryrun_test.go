@@ -71,8 +71,7 @@ func TestDryRunReplays(t *testing.T) {
 
 func (r replayed) args(t *testing.T) []string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "net.conflist")
-	write(t, path, fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "plugins": [%s]}`, r.list))
+	path := listFile(t, "net", r.list)
 	if r.flags == nil {
 		return []string{"--network", path}
 	}

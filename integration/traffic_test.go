@@ -2,7 +2,6 @@ package integration
 
 import (
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -77,8 +76,7 @@ func (c carrier) carry(t *testing.T) {
 	m.Dirty() // the network's own things
 	out := m.Outside(t)
 	c.prepare(t, m, out)
-	path := filepath.Join(t.TempDir(), "lan.conflist")
-	write(t, path, `{"cniVersion": "1.1.0", "name": "lan", "plugins": [`+strings.ReplaceAll(c.plugins, "SITE", out.HostIf)+`]}`)
+	path := listFile(t, "lan", strings.ReplaceAll(c.plugins, "SITE", out.HostIf))
 	args := []string{"--network", path}
 	if c.nat {
 		args = append(args, "-p", "20000-60999:20000-60999", "-p", "20000-60999:20000-60999/udp")

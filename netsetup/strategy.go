@@ -25,7 +25,7 @@ type Request struct {
 	Owner    string         // the container's id, which the host's end names in its alias; "" = nobody
 	Runtime  Runtime        // what is asked of the network's further plugins
 	Unasked  bool           // what the container asks is told later: that it is missing is no fault
-	Joined   bool           // the namespace lives on without the interface: what is changed in it is recorded
+	Joined   bool           // the namespace lives on without the interface, which is recorded
 }
 
 // A Plan is a validated request: all that Attach needs, nothing decided later

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"runtime"
@@ -51,7 +52,7 @@ mounts next to nothing; a chain is bridge, portmap with a port, and firewall. Th
 		firstLine("crun", "--version"), firstLine("runc", "--version"), firstLine("bwrap", "--version"), pluginsVersion())
 	floor := find(r.series, floorName)
 	sorted := slices.Clone(r.series)
-	slices.SortStableFunc(sorted, func(a, b *series) int { return int(a.median() - b.median()) })
+	slices.SortStableFunc(sorted, func(a, b *series) int { return cmp.Compare(a.median(), b.median()) })
 	for _, s := range sorted {
 		name := s.name
 		if name == nsinitName {

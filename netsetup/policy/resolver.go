@@ -79,11 +79,11 @@ func relayTo(ctx context.Context, h *netsetup.Host, l hostLink, queries []query,
 	made, err := addElements(ctx, l.network, e, opt)
 	// The map has another resolver for this container. The number for that changed.
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
-		var old []elementChange
+		old := remove(newTable().relayed)
 		for _, q := range queries {
-			old = append(old, remove(newTable().relayed, q.key()))
+			old.elements = append(old.elements, q.key())
 		}
-		if err := removeElements(ctx, l.network, old); err != nil {
+		if err := removeElements(ctx, l.network, []elementChange{old}); err != nil {
 			return err
 		}
 		made, err = addElements(ctx, l.network, e, opt)

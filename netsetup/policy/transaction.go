@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -36,10 +35,8 @@ type transaction struct {
 }
 
 func (tx *transaction) add(e elements, t table) {
-	for _, c := range e.changes(t) {
-		for part := range slices.Chunk(c.elements, elementsPerMessage) {
-			tx.errs = append(tx.errs, tx.conn.SetAddElements(c.set, part))
-		}
+	for _, c := range split(e.changes(t)) {
+		tx.errs = append(tx.errs, tx.conn.SetAddElements(c.set, c.elements))
 	}
 }
 

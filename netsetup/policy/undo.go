@@ -26,10 +26,14 @@ func Owns(kind string) bool {
 // Undo removes objects of kinds that this package records (Owns), all at once where all
 // are there. One that is gone, or was never made, is no error.
 func Undo(ctx context.Context, objects ...netsetup.Object) error {
+	if len(objects) == 0 {
+		return nil
+	}
+	t := newTable()
 	var changes []elementChange
 	var errs []error
 	for _, o := range objects {
-		list, err := removals(o)
+		list, err := t.removals(o)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("undo: %s %s: %w", o.Kind, o.Name, err))
 		}
@@ -56,8 +60,7 @@ func named(objects []netsetup.Object) string {
 }
 
 // removals are the elements that are o's alone.
-func removals(o netsetup.Object) ([]elementChange, error) {
-	t := newTable()
+func (t table) removals(o netsetup.Object) ([]elementChange, error) {
 	switch o.Kind {
 	case KindMasquerade:
 		return t.masqueraded(o.Name), nil

@@ -44,14 +44,7 @@ func TestUndoMany(t *testing.T) {
 	for i := range many {
 		many[i] = netsetup.Object{Kind: KindMasquerade, Name: fmt.Sprintf("fd99::%x", i)}
 	}
-	check(t, l.Do(func() error {
-		var e elements
-		for _, o := range many {
-			e.take(o)
-		}
-		_, err := addElements(t.Context(), "many", e, l.opt)
-		return err
-	}))
+	check(t, l.add(many))
 	if n := strings.Count(l.ruleset(t), "fd99::"); n != len(many) {
 		t.Errorf("%d elements, want %d", n, len(many))
 	}
@@ -108,24 +101,28 @@ func TestUndoPartly(t *testing.T) {
 			objects = append(objects, netsetup.Object{Kind: kind, Name: name})
 		}
 	}
-	add := func() error {
-		var e elements
-		for _, o := range objects {
-			e.take(o)
-		}
-		_, err := addElements(t.Context(), "lan", e, l.opt)
-		return err
-	}
 	undo := func(objects ...netsetup.Object) error { return Undo(t.Context(), objects...) }
-	check(t, l.Do(add))
+	check(t, l.add(objects))
 	check(t, l.Do(func() error { return undo(objects...) }))
 	before := zeroCounters(l.ruleset(t)) // with the administrator's chain, which stays
 	for _, o := range objects {
-		check(t, l.Do(add))
+		check(t, l.add(objects))
 		check(t, l.Do(func() error { return undo(o) }))
 		check(t, l.Do(func() error { return undo(objects...) }))
 		if got := zeroCounters(l.ruleset(t)); got != before {
 			t.Fatalf("without %s %s, left:\n%s", o.Kind, o.Name, got)
 		}
 	}
+}
+
+// add puts what objects stand for into the table.
+func (l *lab) add(objects []netsetup.Object) error {
+	return l.Do(func() error {
+		var e elements
+		for _, o := range objects {
+			e.take(o)
+		}
+		_, err := addElements(l.context(), "lan", e, l.opt)
+		return err
+	})
 }

@@ -51,13 +51,12 @@ func init() {
 
 // process is the init while it becomes the container.
 type process struct {
-	conn  *wire.Conn
-	start wire.Start
-	root  *os.File // prepared by the host side, or nil
-	pty   *fs.Pty
-	tree  *fs.Root
-
+	conn   *wire.Conn
+	start  wire.Start
+	root   *os.File // prepared by the host side, or nil
 	procfs *os.File // the container's, mounted nowhere
+	pty    *fs.Pty
+	tree   *fs.Root
 	user   creds.User
 	path   string   // the program, found on PATH
 	env    []string // the program's environment
