@@ -10,6 +10,7 @@ import (
 
 	_ "github.com/nsinit/nsinit/cmd/nsinit/internal/descriptors" // before all others
 	_ "github.com/nsinit/nsinit/cmd/nsinit/internal/inside"      // a container's init enters there, before main
+	_ "github.com/nsinit/nsinit/cmd/nsinit/internal/signals"     // early, beside the init of what follows
 )
 
 // init runs the command. Children are started from the main thread: a parent-death

@@ -86,7 +86,6 @@ func setupRun(a *app) ([]group, action) {
 	r := &runRequest{networkConfigDir: networkConfigDir}
 	return r.groups(a.lookupEnv), func(args []string) (int, error) {
 		rt := a.runtime()
-		rt.CatchSignals()
 		spec, err := r.spec(args)
 		if err != nil {
 			return exitFailure, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/inside"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/signals"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/step"
 	"github.com/nsinit/nsinit/creds"
 	"github.com/nsinit/nsinit/fs"
@@ -86,19 +87,19 @@ func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
 	// one for that.
 	runtime.LockOSThread()
 	j := &joiner{Runtime: r, id: id, spec: e}
-	signals := make(chan os.Signal, 64)
-	notify(signals)
+	caught := signals.Catch()
+	<-caught.Common
 	if err := step.Run("exec", execSteps, j, r.tracer("exec")); err != nil {
 		return ExitCode(err), err
 	}
 	if e.Detach {
 		return 0, nil
 	}
-	notifyAll(signals)
-	go j.forward(signals)
+	caught.CatchOthers()
+	go j.forward(caught.C)
 	finish := func() {}
 	if j.pty != nil {
-		finish = copyTerminal(j.pty.Master, signals, e.Interactive)
+		finish = copyTerminal(j.pty.Master, caught.C, e.Interactive)
 	}
 	code, err := j.wait()
 	finish()
@@ -327,8 +328,8 @@ func (j *joiner) start() (err error) {
 	return nil
 }
 
-func (j *joiner) forward(signals <-chan os.Signal) {
-	for s := range signals {
+func (j *joiner) forward(caught <-chan os.Signal) {
+	for s := range caught {
 		switch sig := s.(syscall.Signal); sig {
 		case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE:
 		case unix.SIGWINCH:

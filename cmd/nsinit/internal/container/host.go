@@ -30,6 +30,7 @@ type host struct {
 	net      *netsetup.Host  // nil without a network of ours
 	netns    *netsetup.NetNS // the container's; joined or its own
 	conn     *wire.Conn
+	exe      *selfExe // what the init is executed from; nil once it is let go
 	pidfd    *os.File
 	pid      int
 	ended    bool            // the init has ended and is reaped
@@ -70,7 +71,6 @@ func InitSteps() []string { return inside.StepNames() }
 // the container dies with the thread that started it.
 func (r *Runtime) Run(ctx context.Context, s *Spec) (int, error) {
 	gate.Open()
-	r.CatchSignals()
 	if err := s.Validate(); err != nil {
 		return exitNsinit, err
 	}
@@ -262,6 +262,7 @@ func (h *host) release() error {
 
 // awaitReady reads frames until the sync pipe ends by close-on-exec: the program runs.
 func (h *host) awaitReady() error {
+	h.closeExe() // the kernel takes its time for it, while the init works
 	trace, execing := h.tracer("init"), false
 	for {
 		f, err := h.conn.Receive()

@@ -35,7 +35,7 @@ func (h *host) startChild() error {
 	if err != nil {
 		return err
 	}
-	defer exe.Close()
+	h.exe = exe
 	stdio, err := h.stdio()
 	if err != nil {
 		return err
@@ -180,7 +180,18 @@ func (h *host) childError(err error) error {
 	return fmt.Errorf("init: ended with %d before it ran the program", status.ExitStatus())
 }
 
-func (h *host) endChild() error { return errors.Join(h.killChild(), h.closeNetworks()) }
+func (h *host) endChild() error {
+	h.closeExe()
+	return errors.Join(h.killChild(), h.closeNetworks())
+}
+
+// closeExe lets go of what the init was executed from.
+func (h *host) closeExe() {
+	if h.exe != nil {
+		h.exe.Close()
+		h.exe = nil
+	}
+}
 
 const killPatience = 10 * time.Second
 

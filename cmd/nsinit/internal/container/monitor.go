@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/signals"
 )
 
 // monitorEnv tells a process that it stays behind for a detached container, and on which descriptor its parent waits
@@ -48,10 +49,10 @@ func (r *Runtime) startMonitor(s *Spec) (int, error) {
 		return exitNsinit, fmt.Errorf("monitor: %w", err)
 	}
 	// Until it has said how the start went it is ended as we would be; it has a session of its own.
-	signals := make(chan os.Signal, 8)
-	notify(signals)
+	caught := signals.Catch()
+	<-caught.Common
 	go func() {
-		for sig := range signals {
+		for sig := range caught.C {
 			_ = monitor.Signal(sig)
 		}
 	}()

@@ -24,8 +24,6 @@ type Runtime struct {
 	DataDir string    // what outlives a boot: networks; "" = DefaultDataDir
 	Trace   io.Writer // each step with its time; nil = silent
 	Stderr  io.Writer // one-line warnings; nil = os.Stderr
-
-	caught *caughtSignals
 }
 
 func (r *Runtime) root() string {

@@ -2,13 +2,12 @@ package container
 
 import (
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
+	"github.com/nsinit/nsinit/cmd/nsinit/internal/signals"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +15,7 @@ import (
 // undo the start.
 type signalRelay struct {
 	h       *host
-	ch      chan os.Signal
+	caught  *signals.Caught
 	pidfd   atomic.Int32 // the init's, 0 while there is none
 	mu      sync.Mutex
 	running bool             // signals are the program's
@@ -30,47 +29,12 @@ type signalRelay struct {
 // what it doesn't handle (pid_namespaces(7)).
 const insist = 3
 
-// caughtSignals are signals that are caught, or soon will be.
-type caughtSignals struct {
-	ch  chan os.Signal
-	all chan struct{} // closed when they are
-}
-
-// CatchSignals begins to catch the signals that Run passes on; Run does it if nobody has. The Go runtime switches
-// threads several times for each of them, which costs two milliseconds: called early, they pass beside other work.
-func (r *Runtime) CatchSignals() {
-	if r.caught != nil {
-		return
-	}
-	s := &caughtSignals{ch: make(chan os.Signal, 64), all: make(chan struct{})}
-	r.caught = s
-	go func() {
-		notify(s.ch)
-		close(s.all)
-	}()
-}
-
-// relaySignals returns when all of commonSignals are caught.
+// relaySignals returns when those that end the start are caught.
 func relaySignals(h *host) *signalRelay {
-	h.CatchSignals()
-	<-h.caught.all
-	r := &signalRelay{h: h, ch: h.caught.ch}
+	r := &signalRelay{h: h, caught: signals.Catch()}
+	<-r.caught.Ending
 	go r.relay()
 	return r
-}
-
-// commonSignals are caught from the first moment, the others once a program has turned out to stay: the Go runtime switches
-// threads several times for each signal that it begins to catch, which would cost a short program more than its
-// whole network.
-var commonSignals = [...]os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH}
-
-const otherSignalsAfter = 100 * time.Millisecond
-
-func notify(ch chan<- os.Signal) { signal.Notify(ch, commonSignals[:]...) }
-
-// notifyAll catches the other signals, too, after a while.
-func notifyAll(ch chan<- os.Signal) {
-	time.AfterFunc(otherSignalsAfter, func() { signal.Notify(ch) })
 }
 
 // interrupted returns the signal that ended the start, or 0.
@@ -125,7 +89,7 @@ func (r *signalRelay) interrupt(sig syscall.Signal, ends bool) bool {
 
 func (r *signalRelay) relay() {
 	asked := 0
-	for s := range r.ch {
+	for s := range r.caught.C {
 		sig := s.(syscall.Signal)
 		ends := sig == unix.SIGINT || sig == unix.SIGTERM || sig == unix.SIGHUP || sig == unix.SIGQUIT
 		switch {
@@ -161,7 +125,7 @@ func (r *signalRelay) send(sig syscall.Signal) {
 
 // supervise stays with a foreground container until its end and returns its exit code.
 func (h *host) supervise() int {
-	notifyAll(h.signals.ch)
+	h.signals.caught.CatchOthers()
 	finish := h.attachTerminal()
 	status, _ := h.wait(-1)
 	finish()

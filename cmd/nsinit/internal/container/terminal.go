@@ -36,13 +36,13 @@ func (h *host) attachTerminal() (finish func()) {
 		return func() {}
 	}
 	resizeTo(h.master)
-	return copyTerminal(h.master, h.signals.ch, h.spec.Interactive)
+	return copyTerminal(h.master, h.signals.caught.C, h.spec.Interactive)
 }
 
 // copyTerminal needs the channel of caught signals: an output that nobody reads any more must not end nsinit by SIGPIPE
 // before the container.
-func copyTerminal(master *os.File, signals chan<- os.Signal, interactive bool) (finish func()) {
-	signal.Notify(signals, unix.SIGPIPE)
+func copyTerminal(master *os.File, caught chan<- os.Signal, interactive bool) (finish func()) {
+	signal.Notify(caught, unix.SIGPIPE)
 	restore := func() {}
 	if fd := int(os.Stdin.Fd()); interactive && term.IsTerminal(fd) {
 		if old, err := term.MakeRaw(fd); err == nil {
