@@ -137,6 +137,7 @@ func newID() (string, error) {
 }
 
 func (h *host) claimState() (err error) {
+	h.signals.ready() // from here on there is something to be undone
 	h.rec, err = h.claim(h.spec.ID)
 	if err != nil {
 		return err
@@ -234,14 +235,14 @@ func (h *host) closeRoot() error {
 	return h.root.Close()
 }
 
-// recordCreating writes down whose the network is and which process is the init, before it is let go: from
-// here on a killed start leaves a record that gc can end the container by.
+// recordCreating writes down which process is the init, before it is let go: from here on a killed start leaves a
+// record that gc can end the container by.
 func (h *host) recordCreating() (err error) {
 	h.rec.state.Pid = h.pid
 	if h.rec.state.StartTime, _, err = startTime(h.pid); err != nil {
 		return h.childError(err)
 	}
-	return h.rec.save()
+	return h.rec.saveInit()
 }
 
 // release sends the init all that it needs. Nothing else lets it go.
@@ -262,7 +263,11 @@ func (h *host) release() error {
 
 // awaitReady reads frames until the sync pipe ends by close-on-exec: the program runs.
 func (h *host) awaitReady() error {
-	h.closeExe() // the kernel takes its time for it, while the init works
+	// While the init works: the kernel takes its time for the first, encoding/json for the second.
+	h.closeExe()
+	if err := h.rec.save(); err != nil {
+		return err
+	}
 	trace, execing := h.tracer("init"), false
 	for {
 		f, err := h.conn.Receive()

@@ -138,7 +138,7 @@ func (c *record) load() error {
 	c.state = recorded{State: State{ID: c.id(), Status: StatusCreating}}
 	data, err := os.ReadFile(c.path("state.json"))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return c.loadInit()
 	}
 	if err != nil {
 		return err
@@ -161,8 +161,27 @@ func (c *record) setRunning() error {
 	return os.WriteFile(c.path("running"), nil, 0o600)
 }
 
-// learnRecord has encoding/json look at the types of a record, which takes it longer than the rest of a save.
-func learnRecord() { _, _ = json.Marshal(&recorded{}) }
+// saveInit writes down the init alone, whole or not at all: the rest of the state takes encoding/json longer to learn
+// than the init takes for all its steps, and comes when they run.
+func (c *record) saveInit() error {
+	line := fmt.Sprintf("%d %d %s\n", c.state.Pid, c.state.StartTime, c.state.BootID)
+	return writeFileWhole(c.path("init"), []byte(line), 0o600)
+}
+
+// loadInit reads what saveInit wrote, of a start that was killed before it has written more.
+func (c *record) loadInit() error {
+	data, err := os.ReadFile(c.path("init"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Sscan(string(data), &c.state.Pid, &c.state.StartTime, &c.state.BootID); err != nil {
+		return fmt.Errorf("%s: %w", c.path("init"), err)
+	}
+	return nil
+}
 
 // save writes state.json whole or not at all. It isn't synced: the directory is gone with the boot anyway.
 func (c *record) save() error {

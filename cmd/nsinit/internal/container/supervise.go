@@ -29,13 +29,14 @@ type signalRelay struct {
 // what it doesn't handle (pid_namespaces(7)).
 const insist = 3
 
-// relaySignals returns when those that end the start are caught.
 func relaySignals(h *host) *signalRelay {
 	r := &signalRelay{h: h, caught: signals.Catch()}
-	<-r.caught.Ending
 	go r.relay()
 	return r
 }
+
+// ready waits until those are caught that end the start.
+func (r *signalRelay) ready() { <-r.caught.Ending }
 
 // interrupted returns the signal that ended the start, or 0.
 func (r *signalRelay) interrupted() syscall.Signal {
