@@ -53,7 +53,10 @@ func BenchmarkBridge(b *testing.B) {
 			if err := ConfigureLoopback(in, 0); err != nil {
 				return err
 			}
-			return Configure(in, a)
+			if err := Configure(in, a); err != nil {
+				return err
+			}
+			return in.Settle()
 		})
 		if err != nil {
 			b.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -13,7 +14,17 @@ import (
 
 // Inside is the container's side: one netlink socket in the namespace of the
 // calling thread.
-type Inside struct{ c *rtnl }
+type Inside struct {
+	c *rtnl
+
+	unsettled []deviceAddr
+}
+
+// A deviceAddr is an address and the index of the interface that has it.
+type deviceAddr struct {
+	netip.Addr
+	index int
+}
 
 // OpenInside opens it. The caller's thread is in the container's namespace and stays
 // locked until the last Configure: settings are written through /proc/sys, which
@@ -40,7 +51,10 @@ func (n *NetNS) Inside(f func(in *Inside) error) error {
 			return err
 		}
 		defer in.Close()
-		return f(in)
+		if err := f(in); err != nil {
+			return err
+		}
+		return in.Settle()
 	})
 }
 
@@ -88,8 +102,10 @@ func (in *Inside) finish(a Attachment, addrFlags uint32) error {
 	if err := in.addRoutes(l.index, table, a); err != nil {
 		return fmt.Errorf("%s: %w", a.IfName, err)
 	}
-	if err := in.awaitLocal(l.index, a.Addresses); err != nil {
-		return fmt.Errorf("%s: %w", a.IfName, err)
+	for _, p := range a.Addresses {
+		if p.Addr().Is6() {
+			in.unsettled = append(in.unsettled, deviceAddr{p.Addr(), l.index})
+		}
 	}
 	return in.policiesAtEnd(l, a)
 }
@@ -194,26 +210,38 @@ func (in *Inside) awaitDAD(index int) error {
 
 const localPause = 50 * time.Microsecond
 
-// awaitLocal waits until the kernel delivers what comes to IPv6 addresses without duplicate address detection. They are
-// not tentative, yet a worker of the kernel puts them into the local table a moment later (addrconf_dad_work in
-// net/ipv6/addrconf.c), and a packet that comes before that is lost.
-func (in *Inside) awaitLocal(index int, addrs []netip.Prefix) error {
-	oif := nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))) // for the table, if the device is in a VRF
-	for _, p := range addrs {
-		if !p.Addr().Is6() {
-			continue
-		}
+// Settle is the end of Configure, for all interfaces: the network is usable when it returns. Whoever has other things
+// to do meanwhile does them first. It waits until the kernel delivers what comes to IPv6 addresses without duplicate
+// address detection: they are not tentative, yet a worker of the kernel puts them into the local table a moment later
+// (addrconf_dad_work in net/ipv6/addrconf.c), and a packet that comes before that is lost.
+func (in *Inside) Settle() error {
+	for _, a := range in.unsettled {
 		for deadline := time.Now().Add(dadLimit); ; pause(localPause) {
-			r, err := in.c.lookUpRoute(p.Addr(), oif)
-			if err == nil && r.kind == unix.RTN_LOCAL {
+			settled, err := in.settled(a)
+			if settled {
 				break
 			}
 			if time.Now().After(deadline) {
-				return errors.Join(fmt.Errorf("address %s: the kernel doesn't deliver to it after %s", p, dadLimit), err)
+				return errors.Join(fmt.Errorf("address %s: the kernel doesn't deliver to it after %s", a.Addr, dadLimit), err)
 			}
 		}
 	}
+	in.unsettled = nil
 	return nil
+}
+
+// settled tells whether the kernel delivers to a, or a is gone: a policy may have taken IPv6 from the interface.
+func (in *Inside) settled(a deviceAddr) (bool, error) {
+	oif := nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(a.index))) // for the table, if the device is in a VRF
+	r, err := in.c.lookUpRoute(a.Addr, oif)
+	if err == nil && r.kind == unix.RTN_LOCAL {
+		return true, nil
+	}
+	there, addrsErr := in.c.addrs(a.index)
+	if addrsErr != nil {
+		return false, addrsErr
+	}
+	return !slices.ContainsFunc(there, func(t ifaddr) bool { return t.prefix.Addr() == a.Addr }), err
 }
 
 // pause sleeps for less than a millisecond, which time.Sleep makes one of it when nothing else

@@ -68,7 +68,10 @@ func (c testContainer) inside(f func(in *Inside) error) error {
 			return err
 		}
 		defer in.Close()
-		return f(in)
+		if err := f(in); err != nil {
+			return err
+		}
+		return in.Settle()
 	})
 }
 

@@ -24,6 +24,10 @@ type Network struct {
 	DisableCheck bool // CHECK is not for this list: its plugins would find faults that are none
 	DisableGC    bool // nor is GC: somebody else uses the plugins of this list with attachments of its own
 
+	// OwnBridge says that the network is nsinit's default one behind `bridge`: its bridge is no other network's, so
+	// that its subnets are masqueraded as a whole, and stay so, as the bridge does.
+	OwnBridge bool
+
 	ownSubnet bool // built by ParseFlag for the addresses asked for
 }
 

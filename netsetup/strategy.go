@@ -108,16 +108,17 @@ type Attachment struct {
 	NewBridge  bool           `json:"newBridge,omitzero"`  // it was made for this attachment
 	DNS        DNS            `json:"dns,omitzero"`
 	Masquerade bool           `json:"masquerade,omitzero"`
-	Routed     bool           `json:"routed,omitzero"`     // its network has the host for a gateway, without masquerading
-	Port       *BridgePort    `json:"port,omitzero"`       // bridge: what its port has that others have not; nil = nothing
-	Sublink    *Sublink       `json:"sublink,omitzero"`    // what IfName stands on, if on another device
-	Tap        *Tap           `json:"tap,omitzero"`        // of a tap device
-	Configured bool           `json:"configured,omitzero"` // Configure has nothing left to do: a real plugin needed the interface finished
-	IFB        string         `json:"ifb,omitzero"`        // the device on the host behind which what the container sends is limited
-	Sources    *SourceRouting `json:"sources,omitzero"`    // nil: nothing
-	VRF        *VRF           `json:"vrf,omitzero"`        // nil: none
-	Tuning     *Tuning        `json:"tuning,omitzero"`     // nil: nothing
-	Ports      []PortMapping  `json:"ports,omitzero"`      // published on the host
+	Subnets    []netip.Prefix `json:"masqueradedSubnets,omitzero"` // with Masquerade: they are, as a whole; nil: Addresses are
+	Routed     bool           `json:"routed,omitzero"`             // its network has the host for a gateway, without masquerading
+	Port       *BridgePort    `json:"port,omitzero"`               // bridge: what its port has that others have not; nil = nothing
+	Sublink    *Sublink       `json:"sublink,omitzero"`            // what IfName stands on, if on another device
+	Tap        *Tap           `json:"tap,omitzero"`                // of a tap device
+	Configured bool           `json:"configured,omitzero"`         // Configure has nothing left to do: a real plugin needed the interface finished
+	IFB        string         `json:"ifb,omitzero"`                // the device on the host behind which what the container sends is limited
+	Sources    *SourceRouting `json:"sources,omitzero"`            // nil: nothing
+	VRF        *VRF           `json:"vrf,omitzero"`                // nil: none
+	Tuning     *Tuning        `json:"tuning,omitzero"`             // nil: nothing
+	Ports      []PortMapping  `json:"ports,omitzero"`              // published on the host
 }
 
 // A Difference is one thing in which the kernel doesn't hold what an

@@ -145,6 +145,7 @@ func (d *defaultNetwork) read() (*netsetup.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; remove the file to have the network made anew", err)
 	}
+	n.OwnBridge = d.bridge != ""
 	return n, nil
 }
 

@@ -72,6 +72,28 @@ func checkTable(l hostLink, a netsetup.Attachment) ([]netsetup.Difference, error
 			return nil, err
 		}
 	}
+	if len(a.Subnets) > 0 {
+		var e elements
+		for _, o := range l.masquerade(a, "") {
+			e.take(o)
+		}
+		there, err := holds(append(e.networks4, e.networks6...))
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			diffs = append(diffs, missing("the network's subnets"))
+		}
+	} else {
+		diffs = append(diffs, t.missingAddresses(conn, a, missing)...)
+	}
+	if !hasElement(conn, t.devices, nameKey(l.device)) {
+		diffs = append(diffs, missing(l.device))
+	}
+	return diffs, nil
+}
+
+func (t table) missingAddresses(conn *nftables.Conn, a netsetup.Attachment, missing func(string) netsetup.Difference) (diffs []netsetup.Difference) {
 	for _, name := range addressNames(a) {
 		set, addr := t.containers6, netip.MustParseAddr(name)
 		if addr.Is4() {
@@ -81,10 +103,7 @@ func checkTable(l hostLink, a netsetup.Attachment) ([]netsetup.Difference, error
 			diffs = append(diffs, missing(name))
 		}
 	}
-	if !hasElement(conn, t.devices, nameKey(l.device)) {
-		diffs = append(diffs, missing(l.device))
-	}
-	return diffs, nil
+	return diffs
 }
 
 // hasElement reads the whole set.

@@ -83,6 +83,10 @@ func (s *script) link(l hostLink, a netsetup.Attachment, opt Options) error {
 		s.element("routed", quoteName(l.device))
 		return s.forwarding(l, opt)
 	}
+	if len(a.Subnets) > 0 {
+		s.subnets(l, a)
+		return s.forwarding(l, opt)
+	}
 	for _, p := range a.Addresses {
 		set := "containers6"
 		if p.Addr().Unmap().Is4() {
@@ -92,6 +96,25 @@ func (s *script) link(l hostLink, a netsetup.Attachment, opt Options) error {
 	}
 	s.element("ours", quoteName(l.device))
 	return s.forwarding(l, opt)
+}
+
+// subnets are the network's own, unless another container has brought them.
+func (s *script) subnets(l hostLink, a netsetup.Attachment) {
+	var e elements
+	for _, o := range l.masquerade(a, "") {
+		e.take(o)
+	}
+	if there, err := holds(append(e.networks4, e.networks6...)); err == nil && there {
+		return
+	}
+	for _, p := range a.Subnets {
+		set := "networks6"
+		if p.Addr().Is4() {
+			set = "networks4"
+		}
+		s.element(set, p.String()+" . "+quoteName(l.device))
+	}
+	s.element("ours", quoteName(l.device))
 }
 
 type script []netsetup.Command

@@ -16,7 +16,7 @@ import (
 
 // elements are what a transaction adds to the table's sets.
 type elements struct {
-	containers4, containers6, devices, opened4, opened6, samePort, local, relayed, routed []nftables.SetElement
+	containers4, containers6, networks4, networks6, devices, opened4, opened6, samePort, local, relayed, routed []nftables.SetElement
 
 	restricted, inside, isolated, admin []nftables.SetElement
 
@@ -28,6 +28,8 @@ func (e elements) changes(t table) []elementChange {
 	all := []elementChange{
 		{set: t.containers4, elements: e.containers4},
 		{set: t.containers6, elements: e.containers6},
+		{set: t.networks4, elements: e.networks4},
+		{set: t.networks6, elements: e.networks6},
 		{set: t.devices, elements: e.devices},
 		{set: t.opened4, elements: e.opened4},
 		{set: t.opened6, elements: e.opened6},
@@ -71,6 +73,15 @@ func (e *elements) take(o netsetup.Object) {
 }
 
 func (e *elements) takeMasquerade(o netsetup.Object) {
+	if subnet, err := netip.ParsePrefix(o.Name); err == nil {
+		list := &e.networks6
+		if subnet.Addr().Is4() {
+			list = &e.networks4
+		}
+		*list = append(*list, subnetElement(subnet, o.IfName))
+		e.devices = addName(e.devices, o.IfName)
+		return
+	}
 	addr, err := netip.ParseAddr(o.Name)
 	switch {
 	case err != nil:
@@ -156,6 +167,21 @@ func (e *elements) takeHairpin(o netsetup.Object) {
 }
 
 func addrElement(a netip.Addr) nftables.SetElement { return nftables.SetElement{Key: a.AsSlice()} }
+
+// subnetElement is what comes from subnet by device.
+func subnetElement(subnet netip.Prefix, device string) nftables.SetElement {
+	low, high := boundsOf(subnet)
+	return nftables.SetElement{Key: append(low, nameKey(device)...), KeyEnd: append(high, nameKey(device)...)}
+}
+
+// boundsOf are a prefix's first and last address.
+func boundsOf(p netip.Prefix) (low, high []byte) {
+	low, high = p.Masked().Addr().AsSlice(), p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(high)*8; i++ {
+		high[i/8] |= 0x80 >> (i % 8)
+	}
+	return low, high
+}
 
 // nameElement is a device's name, which the kernel compares with all 16 bytes.
 func nameElement(name string) nftables.SetElement {

@@ -46,6 +46,11 @@ func (l hostLink) admit(ctx context.Context, h *netsetup.Host, what string, e el
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	return l.forward(ctx, h, made, opt)
+}
+
+// forward has the host forward for l; made says that the table is new.
+func (l hostLink) forward(ctx context.Context, h *netsetup.Host, made bool, opt Options) error {
 	changed, err := openForwarding(ctx, h, l, opt)
 	if err != nil {
 		return fmt.Errorf("forwarding: %w", err)

@@ -23,14 +23,38 @@ func Masquerade(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, ow
 	if err != nil {
 		return fmt.Errorf("masquerade: %w", err)
 	}
+	objects := l.masquerade(a, owner)
 	var e elements
-	for _, o := range l.objects(KindMasquerade, addressNames(a), owner) {
+	for _, o := range objects {
+		e.take(o)
+	}
+	if len(a.Subnets) > 0 {
+		there, err := holds(append(e.networks4, e.networks6...))
+		if err != nil {
+			return fmt.Errorf("masquerade: nftables: %w", explain(err))
+		}
+		if there {
+			return l.forward(ctx, h, false, opt)
+		}
+	}
+	for _, o := range objects {
 		if err := record(o); err != nil {
 			return fmt.Errorf("masquerade: %s: record: %w", o.Name, err)
 		}
-		e.take(o)
 	}
 	return l.admit(ctx, h, "masquerade", e, opt)
+}
+
+// masquerade are the objects of a's subnets, which are the network's own, or else of
+// its addresses.
+func (l hostLink) masquerade(a netsetup.Attachment, owner string) (all []netsetup.Object) {
+	for _, s := range a.Subnets {
+		all = append(all, netsetup.Object{Kind: KindMasquerade, Network: l.network, Name: s.String(), IfName: l.device})
+	}
+	if all == nil {
+		all = l.objects(KindMasquerade, addressNames(a), owner)
+	}
+	return all
 }
 
 // A hostLink is the host's side of an attachment.
@@ -139,12 +163,19 @@ func makeTable(ctx context.Context, t table, l *ledger, e elements) error {
 	}))
 }
 
-// masqueraded is the element of an address, or of a device that is gone.
-func (t table) masqueraded(name string) []elementChange {
-	addr, err := netip.ParseAddr(name)
+// masqueraded is the element of an address, of a subnet, or of a device that is gone.
+func (t table) masqueraded(o netsetup.Object) []elementChange {
+	if subnet, err := netip.ParsePrefix(o.Name); err == nil {
+		set := t.networks6
+		if subnet.Addr().Is4() {
+			set = t.networks4
+		}
+		return []elementChange{remove(set, subnetElement(subnet, o.IfName))}
+	}
+	addr, err := netip.ParseAddr(o.Name)
 	switch {
 	case err != nil:
-		return []elementChange{remove(t.devices, nameElement(name))}
+		return []elementChange{remove(t.devices, nameElement(o.Name))}
 	case addr.Is4():
 		return []elementChange{remove(t.containers4, addrElement(addr))}
 	}

@@ -205,8 +205,8 @@ func TestEightFirstUsersAgree(t *testing.T) {
 			}
 		}
 	}
-	if n := strings.Count(rules, "masquerade"); n != 4 { // a family: outwards, and back to a published port
-		t.Errorf("%d masquerade rules, want 4:\n%s", n, rules)
+	if n := strings.Count(rules, "masquerade"); n != 6 { // a family: outwards by address and by subnet, and back to a published port
+		t.Errorf("%d masquerade rules, want 6:\n%s", n, rules)
 	}
 	if len(l.warnings) != 1 {
 		t.Errorf("the change of forwarding was told %d times: %v", len(l.warnings), l.warnings)

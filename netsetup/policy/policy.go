@@ -5,7 +5,8 @@
 //
 //   - Masquerade lets containers out with the host's address. A container is one
 //     element of a set, so that the thousandth start costs what the first did, and
-//     its end is the removal of that element.
+//     its end is the removal of that element. A network with a bridge of its own is
+//     one for all its containers.
 //   - Where the host doesn't forward, forwarding is switched on for the devices
 //     concerned, and packets that are forwarded for that reason only, but are none
 //     of a container, are dropped. What the host had before is written down first,
@@ -44,7 +45,8 @@ type Options struct {
 const (
 	// KindMasquerade has in Name the address of a container, with the device that
 	// carries its network in IfName; or in Name a device that dies with the
-	// container (point-to-point), with IfName empty.
+	// container (point-to-point), with IfName empty; or in Name a subnet of a
+	// network whose bridge, in IfName, is its own: then Owner is empty.
 	KindMasquerade = "masquerade"
 	// KindResolver has in Name "ADDRESS@GATEWAY>RESOLVER:PORT", with the device in
 	// IfName; or in Name a device that dies with the container, with IfName empty.

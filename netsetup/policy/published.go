@@ -195,13 +195,9 @@ type leap struct {
 }
 
 func (l leap) element() nftables.SetElement {
-	low := l.from.Masked().Addr()
-	high := low.AsSlice()
-	for i := l.from.Bits(); i < len(high)*8; i++ {
-		high[i/8] |= 0x80 >> (i % 8)
-	}
+	low, high := boundsOf(l.from)
 	to := l.to.AsSlice()
-	return nftables.SetElement{Key: append(low.AsSlice(), to...), KeyEnd: append(high, to...)}
+	return nftables.SetElement{Key: append(low, to...), KeyEnd: append(high, to...)}
 }
 
 // leapsOf are the leaps of a KindHairpin, whose name is a container's address and the length

@@ -93,6 +93,11 @@ func (f field) in(set *nftables.Set) []expr.Any {
 	return []expr.Any{f.load(first), lookup(set, false)}
 }
 
+// comesBy matches when the field and, in the register behind it, the device that the packet came in by are in set.
+func (f field) comesBy(behind uint32, set *nftables.Set) []expr.Any {
+	return []expr.Any{f.load(first), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: behind}, lookup(set, false)}
+}
+
 // within compares the field's leading bits with prefix; op is expr.CmpOpEq or
 // expr.CmpOpNeq.
 func (f field) within(op expr.CmpOp, prefix netip.Prefix) []expr.Any {

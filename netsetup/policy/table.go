@@ -20,6 +20,8 @@ type table struct {
 
 	containers4 *nftables.Set // addresses that are masqueraded
 	containers6 *nftables.Set
+	networks4   *nftables.Set // subnet . device: masqueraded as a whole
+	networks6   *nftables.Set
 	devices     *nftables.Set // host side of our networks: bridges and point-to-point ends
 
 	opened4  *nftables.Set // devices for which nsinit switched forwarding on
@@ -51,6 +53,12 @@ func newTable() table {
 	}
 	t.containers4 = set("containers4", nftables.TypeIPAddr)
 	t.containers6 = set("containers6", nftables.TypeIP6Addr)
+	subnets := func(name string, addr nftables.SetDatatype) *nftables.Set {
+		s := set(name, nftables.MustConcatSetType(addr, nftables.TypeIFName))
+		s.Concatenation, s.Interval = true, true
+		return s
+	}
+	t.networks4, t.networks6 = subnets("networks4", nftables.TypeIPAddr), subnets("networks6", nftables.TypeIP6Addr)
 	t.devices, t.local = names("ours"), names("local") // nft(8) takes "devices" for a word of its own
 	t.opened4, t.opened6 = names("opened4"), names("opened6")
 	pairs := func(name string) *nftables.Set {
@@ -69,7 +77,7 @@ func newTable() table {
 
 func (t table) sets() []*nftables.Set {
 	return append([]*nftables.Set{
-		t.containers4, t.containers6, t.devices, t.opened4, t.opened6, t.samePort, t.local, t.relayed, t.routed,
+		t.containers4, t.containers6, t.networks4, t.networks6, t.devices, t.opened4, t.opened6, t.samePort, t.local, t.relayed, t.routed,
 	}, append(t.publish.all(), t.guard.all()...)...)
 }
 
@@ -139,11 +147,13 @@ func bridged() []expr.Any {
 // what goes from one network to another always.
 func (t table) masqueradeChain() chainSpec {
 	multicast4, multicast6 := netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")
+	out4 := join(leavesNotBy(t.devices), destination4.within(expr.CmpOpNeq, multicast4), masquerade())
+	out6 := join(leavesNotBy(t.devices), destination6.within(expr.CmpOpNeq, multicast6), masquerade())
 	rules := append(t.hairpinRules(), []ruleSpec{
-		{exprs: join(family(unix.NFPROTO_IPV4), source4.in(t.containers4), leavesNotBy(t.devices),
-			destination4.within(expr.CmpOpNeq, multicast4), masquerade())},
-		{exprs: join(family(unix.NFPROTO_IPV6), source6.in(t.containers6), leavesNotBy(t.devices),
-			destination6.within(expr.CmpOpNeq, multicast6), masquerade())},
+		{exprs: join(family(unix.NFPROTO_IPV4), source4.in(t.containers4), out4)},
+		{exprs: join(family(unix.NFPROTO_IPV6), source6.in(t.containers6), out6)},
+		{exprs: join(family(unix.NFPROTO_IPV4), source4.comesBy(second32, t.networks4), out4)},
+		{exprs: join(family(unix.NFPROTO_IPV6), source6.comesBy(2, t.networks6), out6)},
 	}...)
 	return t.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, rules)
 }

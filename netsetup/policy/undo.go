@@ -63,7 +63,7 @@ func named(objects []netsetup.Object) string {
 func (t table) removals(o netsetup.Object) ([]elementChange, error) {
 	switch o.Kind {
 	case KindMasquerade:
-		return t.masqueraded(o.Name), nil
+		return t.masqueraded(o), nil
 	case KindResolver:
 		return t.relayedTo(o.Name), nil
 	case KindSpoof:

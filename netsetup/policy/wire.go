@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -124,6 +125,53 @@ func appendAttr(b []byte, kind uint16, data []byte) []byte {
 // exchange sends a batch and returns the first error of the kernel's answers, or nil
 // with the acknowledgement. Either is the end: the socket goes, with what else is in it.
 func exchange(batch []byte) error {
+	return converse(batch, func(answer func() ([]byte, error)) error {
+		b, err := answer()
+		if err != nil {
+			return err
+		}
+		return readAnswer(b)
+	})
+}
+
+// holds tells whether all elements are in their sets: those of subnets, networks4 for the short ones. It takes no lock
+// of the kernel's, and so never waits for anybody's transaction.
+func holds(elements []nftables.SetElement) (bool, error) {
+	t := newTable()
+	var request []byte
+	for i, e := range elements {
+		set := t.networks6
+		if len(e.Key) == net4KeyLen {
+			set = t.networks4
+		}
+		c := elementChange{set: set, elements: []nftables.SetElement{e}}
+		request = appendMessage(request, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, unix.NLM_F_REQUEST,
+			uint32(i+1), byte(set.Table.Family), 0, c.attributes())
+	}
+	all := true
+	err := converse(request, func(answer func() ([]byte, error)) error {
+		for _, e := range elements {
+			b, err := answer()
+			if err != nil {
+				return err
+			}
+			if len(b) < unix.SizeofNlMsghdr || binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR {
+				return readAnswer(b)
+			}
+			all = all && bytes.Contains(b, e.Key) && bytes.Contains(b, e.KeyEnd) // the one asked for, and not one around it
+		}
+		return nil
+	})
+	if gone(err) || unsupported(err) {
+		return false, nil
+	}
+	return all, err
+}
+
+const net4KeyLen = 4 + unix.IFNAMSIZ
+
+// converse sends a request by a socket of its own, and has read take the answers, a datagram each.
+func converse(request []byte, read func(answer func() ([]byte, error)) error) error {
 	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
@@ -133,30 +181,32 @@ func exchange(batch []byte) error {
 	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		return fmt.Errorf("socket: set time limit: %w", err)
 	}
-	if len(batch) > smallBatch { // it has to fit into the buffer, and what is wrong with each message into the other
-		if err := errors.Join(unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, len(batch)),
+	if len(request) > smallBatch { // it has to fit into the buffer, and what is wrong with each message into the other
+		if err := errors.Join(unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, len(request)),
 			unix.SetsockoptInt(s, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)); err != nil {
-			return fmt.Errorf("socket: prepare for %d bytes: %w", len(batch), err)
+			return fmt.Errorf("socket: prepare for %d bytes: %w", len(request), err)
 		}
 	}
 	if err := ignoringEINTR(func() error {
-		return unix.Sendto(s, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		return unix.Sendto(s, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	}); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
 	buf := make([]byte, 8192) // an error carries its message, some hundred bytes, back
-	var n int
-	err = ignoringEINTR(func() (err error) {
-		n, _, err = unix.Recvfrom(s, buf, 0)
-		return err
+	return read(func() ([]byte, error) {
+		var n int
+		err := ignoringEINTR(func() (err error) {
+			n, _, err = unix.Recvfrom(s, buf, 0)
+			return err
+		})
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil, errors.New("no answer")
+		case err != nil:
+			return nil, fmt.Errorf("receive: %w", err)
+		}
+		return buf[:n], nil
 	})
-	if errors.Is(err, unix.EAGAIN) {
-		return errors.New("no answer")
-	}
-	if err != nil {
-		return fmt.Errorf("receive: %w", err)
-	}
-	return readAnswer(buf[:n])
 }
 
 // letGo closes the netfilter socket s without waiting. The kernel waits there, and at the exit

@@ -26,6 +26,7 @@ type host struct {
 
 	rec      *record
 	cgroup   *os.File
+	planned  func() error // waits for plans and net; nil: nobody makes them
 	plans    []netsetup.Plan
 	net      *netsetup.Host  // nil without a network of ours
 	netns    *netsetup.NetNS // the container's; joined or its own
@@ -48,7 +49,7 @@ var hostSteps = []step.Step[*host]{
 	{Name: "state", Do: (*host).claimState, Undo: (*host).removeState},
 	{Name: "cgroup", Do: (*host).makeCgroup, Undo: (*host).removeCgroup},
 	{Name: "child", Do: (*host).startChild, Undo: (*host).endChild},
-	{Name: "plan", Do: (*host).planNetworks, When: (*host).hasNetworks, Undo: (*host).closeNetworks},
+	{Name: "plan", Do: (*host).awaitPlans, When: (*host).hasNetworks, Undo: (*host).closeNetworks},
 	{Name: "ports", Do: (*host).reservePorts, When: (*host).publishes, Undo: (*host).detachNetworks},
 	{Name: "root", Do: (*host).prepareRoot, When: (*host).newUserns, Undo: (*host).closeRoot},
 	{Name: "network", Do: (*host).attachNetworks, Undo: (*host).detachNetworks},

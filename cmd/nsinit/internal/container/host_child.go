@@ -48,6 +48,9 @@ func (h *host) startChild() error {
 		Files: []uintptr{stdio.files[0].Fd(), stdio.files[1].Fd(), stdio.files[2].Fd(), child.Fd()},
 		Sys:   h.sysProcAttr(&pidfd),
 	}
+	if h.hasNetworks() {
+		h.planned = beside(h.planNetworks) // while the kernel makes the namespaces
+	}
 	// Not os.StartProcess: it starts a child of its own first, to see whether pidfds work.
 	start := func() (err error) {
 		h.pid, err = syscall.ForkExec(exe.path(), []string{inside.Argv0}, attr)

@@ -35,7 +35,24 @@ func (h *host) requests() []netsetup.Request {
 	return slices.Concat(h.spec.Networks, h.spec.netDevices())
 }
 
-// planNetworks turns the requests into plans, while the init starts up and before anything of the network is touched.
+// beside runs f on a goroutine of its own; what it returns waits for its end.
+func beside(f func() error) (wait func() error) {
+	done := make(chan struct{})
+	var err error
+	go func() {
+		defer close(done)
+		err = f()
+	}()
+	return func() error {
+		<-done
+		return err
+	}
+}
+
+// awaitPlans has the plans ready, which have been made while the init was cloned.
+func (h *host) awaitPlans() error { return h.planned() }
+
+// planNetworks turns the requests into plans, before anything of the network is touched.
 func (h *host) planNetworks() (err error) {
 	if err := os.MkdirAll(h.dataDir(), 0o755); err != nil {
 		return fmt.Errorf("data directory: %w", err)
@@ -105,6 +122,9 @@ func (h *host) openJoined() (err error) {
 }
 
 func (h *host) closeNetworks() error {
+	if h.planned != nil {
+		_ = h.planned() // was somebody's error already
+	}
 	var errs []error
 	if h.netns != nil {
 		errs = append(errs, h.netns.Close())
@@ -158,10 +178,15 @@ func (r *Runtime) attachments() *plugin.Plugin {
 	return &plugin.Plugin{Root: r.root(), DataDir: r.dataDir(), Warn: r.warn}
 }
 
-// Objects returns those in the records of all containers and attachments: a firewall table that somebody flushed is made
+// Objects returns those in the records of all networks, containers and attachments: a firewall table that somebody flushed is made
 // again for all of them.
 func (r *Runtime) Objects() (all []netsetup.Object, err error) {
-	all, attachedErr := r.attachments().Objects()
+	all, err = objects(r.hostObjects())
+	if err != nil {
+		return nil, err
+	}
+	attached, attachedErr := r.attachments().Objects()
+	all = append(all, attached...)
 	dirs, err := os.ReadDir(r.containers())
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil

@@ -22,6 +22,9 @@ func (p *process) findProgram() (err error) {
 // exec becomes the program, from the main thread: any other one would lose the parent-death signal. The sync
 // pipe closes by close-on-exec, which tells the host side that the program runs.
 func (p *process) exec() error {
+	if err := p.settleNetwork(); err != nil {
+		return err
+	}
 	if err := p.setDeathSignal(); err != nil {
 		return err
 	}
@@ -32,6 +35,17 @@ func (p *process) exec() error {
 		return p.becomeReaper()
 	}
 	return program.ExecError(p.path, syscall.Exec(p.path, p.start.Args, p.env))
+}
+
+// settleNetwork waits for what the kernel does of the network beside all other steps.
+func (p *process) settleNetwork() error {
+	if p.network == nil {
+		return nil
+	}
+	if err := p.network.Settle(); err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	return nil // its socket closes by close-on-exec
 }
 
 // setDeathSignal has a foreground container die with its host side. The change of user has cleared what clone

@@ -22,6 +22,7 @@ import (
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/wire"
 	"github.com/nsinit/nsinit/creds"
 	"github.com/nsinit/nsinit/fs"
+	"github.com/nsinit/nsinit/netsetup"
 	"github.com/nsinit/nsinit/netsetup/gate"
 	"golang.org/x/sys/unix"
 )
@@ -51,15 +52,16 @@ func init() {
 
 // process is the init while it becomes the container.
 type process struct {
-	conn   *wire.Conn
-	start  wire.Start
-	root   *os.File // prepared by the host side, or nil
-	procfs *os.File // the container's, mounted nowhere
-	pty    *fs.Pty
-	tree   *fs.Root
-	user   creds.User
-	path   string   // the program, found on PATH
-	env    []string // the program's environment
+	conn    *wire.Conn
+	start   wire.Start
+	root    *os.File         // prepared by the host side, or nil
+	procfs  *os.File         // the container's, mounted nowhere
+	network *netsetup.Inside // until it has settled; nil: there is none
+	pty     *fs.Pty
+	tree    *fs.Root
+	user    creds.User
+	path    string   // the program, found on PATH
+	env     []string // the program's environment
 }
 
 // steps is what the init does, in order. A failed init dies and its namespaces with it, so that

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// configureNetwork is the container half of every strategy, loopback included. The network
-// is usable when it returns.
+// configureNetwork is the container half of every strategy, loopback included. What the kernel does of it later is
+// waited for before the program runs.
 func (p *process) configureNetwork() error {
 	if !p.start.Loopback && len(p.start.Networks) == 0 {
 		return nil
@@ -23,7 +23,7 @@ func (p *process) configureNetwork() error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	p.network = in
 	if err := p.openProcfs(); err != nil {
 		return err
 	}
