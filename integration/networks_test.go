@@ -78,7 +78,8 @@ func TestNetworkCheck(t *testing.T) {
 		{inside, "ip addr add 10.9.9.9/32 dev eth0", "eth0: address: want none, the kernel has 10.9.9.9/32"},
 		{inside, "ip link set eth0 mtu 1300", "eth0: MTU: want 1500"},
 		{m.Node, fmt.Sprintf("ip link set %s nomaster", lan.HostIf), lan.HostIf + ": bridge: want br-lan"},
-		{m.Node, fmt.Sprintf("nft delete element inet nsinit containers4 '{ %s }'", strings.Split(s.Networks[1].Addresses[0], "/")[0]), "table inet nsinit: want "},
+		{m.Node, "nft delete element inet nsinit containers4 '{ " + addr + " }'", "table inet nsinit: want " + addr},
+		{m.Node, "nft flush set inet nsinit networks4", "table inet nsinit: want the network's subnets"},
 		{m.Node, "ip link set br-lan down", "br-lan: state: want up"},
 	} {
 		b.node.Run(t, "sh", "-c", b.broken).OK(t)

@@ -25,6 +25,9 @@ var pidfdNetNS uint = 0xff04
 // with a fifo or a device, then by the kind of the namespace.
 func OpenNetNS(path string) (*NetNS, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) { // as of a process that ended while it was looked up (proc_ns_get_link in fs/proc/namespaces.c)
+		fd, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open network namespace", Path: path, Err: err}
 	}

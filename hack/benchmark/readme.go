@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The lines between which a document has the table.
@@ -18,7 +19,8 @@ const (
 // A report is all that was measured.
 type report struct {
 	rounds   int
-	series   []*series
+	rest     time.Duration
+	tables   []table
 	growth   *growth // nil: not measured
 	verdicts []verdict
 }
@@ -42,23 +44,28 @@ func (r report) markdown() string {
 	kernel, _, _ := strings.Cut(firstLine("uname", "-sr"), "-")
 	fmt.Fprintf(&b, `From start to exit, %s from a busybox root file system, cleaned up afterwards: medians of %d interleaved
 rounds, in milliseconds, on %d processors with %s and the same cgroups for everyone
-(%s). The floor is a C program that makes the same network in one netlink message and
-mounts next to nothing; a chain is bridge, portmap with a port, and firewall. The others:
-%s, %s, %s, CNI's plugins %s.
+(%s). At rest, each start comes %s after the one before, as a person's do and most of an engine's;
+in a row they follow each other at once, as in a suite of tests. The floor is a C program that makes the same
+network in one netlink message and mounts next to nothing; a chain is bridge, portmap with a port, and firewall. The
+others: %s, %s, %s, CNI's plugins %s.
 
-| | ms | x floor |
-| --- | --- | --- |
-`, "`true`", r.rounds, runtime.NumCPU(), kernel, cgroupLayout(),
+| | at rest | x floor | in a row | x floor |
+| --- | --- | --- | --- | --- |
+`, "`true`", r.rounds, runtime.NumCPU(), kernel, cgroupLayout(), r.rest,
 		firstLine("crun", "--version"), firstLine("runc", "--version"), firstLine("bwrap", "--version"), pluginsVersion())
-	floor := find(r.series, floorName)
-	sorted := slices.Clone(r.series)
+	sorted := slices.Clone(r.tables[0].series)
 	slices.SortStableFunc(sorted, func(a, b *series) int { return cmp.Compare(a.median(), b.median()) })
 	for _, s := range sorted {
 		name := s.name
 		if name == nsinitName {
 			name = "**" + name + "**"
 		}
-		fmt.Fprintf(&b, "| %s | %.1f | %s |\n", name, milliseconds(s.median()), ratio(s, floor))
+		fmt.Fprintf(&b, "| %s |", name)
+		for _, t := range r.tables {
+			of := find(t.series, s.name)
+			fmt.Fprintf(&b, " %.1f | %s |", milliseconds(of.median()), ratio(of, find(t.series, floorName)))
+		}
+		b.WriteString("\n")
 	}
 	b.WriteString("\nWhat we want of it:\n\n")
 	for _, v := range r.verdicts {
