@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 )
 
 // options are the command's flags.
@@ -17,8 +16,7 @@ type options struct {
 	samples string // where every sample goes, in benchstat's format
 	only    string // part of the names of the subjects to run; empty: all
 	rounds  int
-	warmup  int // rounds that aren't counted
-	rest    time.Duration
+	warmup  int    // rounds that aren't counted
 	held    int    // containers held on nsinit's bridge meanwhile
 	growth  int    // containers that the last one is started behind; 0: not measured
 	readme  string // the document with the table; empty: none
@@ -31,7 +29,6 @@ func main() {
 	flag.StringVar(&o.samples, "samples", "", "`file` for every sample, in benchstat's format")
 	flag.StringVar(&o.only, "only", "", "run only subjects whose name contains this `text`")
 	flag.IntVar(&o.rounds, "rounds", 30, "interleaved rounds")
-	flag.DurationVar(&o.rest, "rest", 100*time.Millisecond, "pause before each start that is measured at rest")
 	flag.IntVar(&o.warmup, "warmup", 3, "rounds before those that count")
 	flag.IntVar(&o.held, "held", 0, "detached containers held on nsinit's bridge meanwhile")
 	flag.IntVar(&o.growth, "growth", 0, "measure a start behind so many containers on one bridge, too; 900 takes a minute")
@@ -57,18 +54,12 @@ func run(o options) error {
 			return err
 		}
 	}
-	r := report{rounds: o.rounds, rest: o.rest}
-	for _, w := range ways(o.rest) {
-		series, err := w.measure(choose(h.subjects(), o.only), o.warmup, o.rounds)
-		if err != nil {
-			return err
-		}
-		t := table{w, series}
-		t.print()
-		r.tables = append(r.tables, t)
-		r.verdicts = append(r.verdicts, t.verdicts()...)
+	series, err := measure(choose(h.subjects(), o.only), o.warmup, o.rounds)
+	if err != nil {
+		return err
 	}
-	if err := writeSamples(o.samples, r.tables); err != nil {
+	printTable(series)
+	if err := writeSamples(o.samples, series); err != nil {
 		return err
 	}
 	if err := h.printSteps(o.rounds); err != nil {
@@ -77,6 +68,7 @@ func run(o options) error {
 	if err := h.printMemory(); err != nil {
 		return err
 	}
+	r := report{rounds: o.rounds, series: series, verdicts: verdicts(series)}
 	if o.growth > 0 {
 		if r.growth, err = h.measureGrowth(o.growth, o.rounds); err != nil {
 			return err

@@ -16,18 +16,6 @@ type series struct {
 	samples []time.Duration
 }
 
-// A way is how starts follow each other.
-type way struct {
-	name string
-	rest time.Duration // before each start
-}
-
-// ways are both: a start by itself, on a machine that has nothing else to do, as a person's and most engines' are; and
-// starts in a row, as a suite of tests has them. What the kernel does after a start it does in the first case before the
-// next one, and in the second beside it; and what a start has to wait for there (a grace period of RCU, when it moves a
-// process into its cgroup) it shares in the second with those around it.
-func ways(rest time.Duration) []way { return []way{{"at rest", rest}, {"in a row", 0}} }
-
 // quantile returns the sample below which the share q of them lies.
 func (s *series) quantile(q float64) time.Duration {
 	if len(s.samples) == 0 {
@@ -42,7 +30,7 @@ func (s *series) median() time.Duration { return s.quantile(0.5) }
 // measure runs all subjects in each round, in an order that changes from round to
 // round (but not from run to run): what one leaves to the kernel, such as the end
 // of a network namespace, is paid by whoever comes next.
-func (w way) measure(subjects []subject, warmup, rounds int) ([]*series, error) {
+func measure(subjects []subject, warmup, rounds int) ([]*series, error) {
 	all := make([]*series, len(subjects))
 	for i, s := range subjects {
 		all[i] = &series{subject: s}
@@ -50,7 +38,6 @@ func (w way) measure(subjects []subject, warmup, rounds int) ([]*series, error) 
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range warmup + rounds {
 		for _, i := range random.Perm(len(all)) {
-			time.Sleep(w.rest)
 			took, err := all[i].time()
 			if err != nil {
 				return nil, err

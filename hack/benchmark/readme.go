@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 )
 
 // The lines between which a document has the table.
@@ -19,8 +18,7 @@ const (
 // A report is all that was measured.
 type report struct {
 	rounds   int
-	rest     time.Duration
-	tables   []table
+	series   []*series
 	growth   *growth // nil: not measured
 	verdicts []verdict
 }
@@ -44,28 +42,23 @@ func (r report) markdown() string {
 	kernel, _, _ := strings.Cut(firstLine("uname", "-sr"), "-")
 	fmt.Fprintf(&b, `From start to exit, %s from a busybox root file system, cleaned up afterwards: medians of %d interleaved
 rounds, in milliseconds, on %d processors with %s and the same cgroups for everyone
-(%s). At rest, each start comes %s after the one before, as a person's do and most of an engine's;
-in a row they follow each other at once, as in a suite of tests. The floor is a C program that makes the same
-network in one netlink message and mounts next to nothing; a chain is bridge, portmap with a port, and firewall. The
-others: %s, %s, %s, CNI's plugins %s.
+(%s). The floor is a C program that makes the same network in one netlink message and
+mounts next to nothing; a chain is bridge, portmap with a port, and firewall. The others:
+%s, %s, %s, CNI's plugins %s.
 
-| | at rest | x floor | in a row | x floor |
-| --- | --- | --- | --- | --- |
-`, "`true`", r.rounds, runtime.NumCPU(), kernel, cgroupLayout(), r.rest,
+| | ms | x floor |
+| --- | --- | --- |
+`, "`true`", r.rounds, runtime.NumCPU(), kernel, cgroupLayout(),
 		firstLine("crun", "--version"), firstLine("runc", "--version"), firstLine("bwrap", "--version"), pluginsVersion())
-	sorted := slices.Clone(r.tables[0].series)
+	floor := find(r.series, floorName)
+	sorted := slices.Clone(r.series)
 	slices.SortStableFunc(sorted, func(a, b *series) int { return cmp.Compare(a.median(), b.median()) })
 	for _, s := range sorted {
 		name := s.name
 		if name == nsinitName {
 			name = "**" + name + "**"
 		}
-		fmt.Fprintf(&b, "| %s |", name)
-		for _, t := range r.tables {
-			of := find(t.series, s.name)
-			fmt.Fprintf(&b, " %.1f | %s |", milliseconds(of.median()), ratio(of, find(t.series, floorName)))
-		}
-		b.WriteString("\n")
+		fmt.Fprintf(&b, "| %s | %.1f | %s |\n", name, milliseconds(s.median()), ratio(s, floor))
 	}
 	b.WriteString("\nWhat we want of it:\n\n")
 	for _, v := range r.verdicts {

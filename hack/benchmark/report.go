@@ -29,23 +29,17 @@ func ratio(a, b *series) string {
 	return fmt.Sprintf("%.2f", float64(a.median())/float64(b.median()))
 }
 
-// A table is all subjects, measured one way.
-type table struct {
-	way
-	series []*series
-}
-
-func (t table) print() {
-	floor, nsinit := find(t.series, floorName), find(t.series, nsinitName)
-	fmt.Printf("\n%-28s %9s %9s %9s %9s %9s\n", "start to exit "+t.name+", ms", "median", "fastest", "90 %", "x floor", "x nsinit")
-	for _, s := range t.series {
+func printTable(all []*series) {
+	floor, nsinit := find(all, floorName), find(all, nsinitName)
+	fmt.Printf("\n%-28s %9s %9s %9s %9s %9s\n", "start to exit, ms", "median", "fastest", "90 %", "x floor", "x nsinit")
+	for _, s := range all {
 		fmt.Printf("%-28s %9.2f %9.2f %9.2f %9s %9s\n", s.name, milliseconds(s.median()),
 			milliseconds(s.quantile(0)), milliseconds(s.quantile(0.9)), ratio(s, floor), ratio(s, nsinit))
 	}
 }
 
 // writeSamples keeps every sample in the format that benchstat reads.
-func writeSamples(path string, tables []table) error {
+func writeSamples(path string, all []*series) error {
 	if path == "" {
 		return nil
 	}
@@ -55,11 +49,9 @@ func writeSamples(path string, tables []table) error {
 	}
 	w := bufio.NewWriter(file)
 	name := strings.NewReplacer(", ", "-", ": ", "-", " ", "-", "'", "")
-	for _, t := range tables {
-		for _, s := range t.series {
-			for _, sample := range s.samples {
-				fmt.Fprintf(w, "BenchmarkStart/%s/%s 1 %d ns/op\n", name.Replace(t.name), name.Replace(s.name), sample.Nanoseconds())
-			}
+	for _, s := range all {
+		for _, sample := range s.samples {
+			fmt.Fprintf(w, "BenchmarkStart/%s 1 %d ns/op\n", name.Replace(s.name), sample.Nanoseconds())
 		}
 	}
 	return errors.Join(w.Flush(), file.Close())
@@ -82,7 +74,7 @@ func (v verdict) String() string {
 // verdicts compares with the targets: at most what crun takes without any network,
 // less than a fifth of crun with the reference plugins, with all that engines chain
 // less than a tenth; 2.5 floors are the aim.
-func (t table) verdicts() (list []verdict) {
+func verdicts(all []*series) (list []verdict) {
 	for _, target := range []struct {
 		ours, peer string
 		limit      float64
@@ -93,13 +85,13 @@ func (t table) verdicts() (list []verdict) {
 		{nsinitName, floorName, 2.5, true},
 		{nsinitChainRun, cniChainName, 0.1, false},
 	} {
-		nsinit, peer := find(t.series, target.ours), find(t.series, target.peer)
+		nsinit, peer := find(all, target.ours), find(all, target.peer)
 		if nsinit == nil || peer == nil || peer.median() == 0 {
 			continue
 		}
 		is := float64(nsinit.median()) / float64(peer.median())
 		list = append(list, verdict{
-			text:   fmt.Sprintf("%s: %s at most %.2f x %s: %.2f", t.name, target.ours, target.limit, target.peer, is),
+			text:   fmt.Sprintf("%s at most %.2f x %s: %.2f", target.ours, target.limit, target.peer, is),
 			missed: is > target.limit, aim: target.aim,
 		})
 	}
