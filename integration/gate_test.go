@@ -60,9 +60,15 @@ type stopped struct {
 // stopAt starts nsinit run args... and waits until it stands at g.
 func (m *machine) stopAt(t testing.TB, g gate, args ...string) *stopped {
 	t.Helper()
+	return m.stopVerbAt(t, g, with([]string{"run"}, args)...)
+}
+
+// stopVerbAt starts nsinit args... and waits until it stands at g.
+func (m *machine) stopVerbAt(t testing.TB, g gate, args ...string) *stopped {
+	t.Helper()
 	fifo := filepath.Join(t.TempDir(), "gate")
 	said, release := openFIFO(t, fifo), openFIFO(t, fifo+".go")
-	cmd := m.Command(with([]string{gatesBin, "run"}, args)...)
+	cmd := m.Command(with([]string{gatesBin}, args)...)
 	cmd.Env = append(cmd.Env, "NSINIT_GATE="+g.String(), "NSINIT_GATE_FIFO="+fifo)
 	p := m.Start(t, cmd)
 	line := make(chan string, 1)

@@ -48,17 +48,6 @@ func TestBinaryCannotBeWritten(t *testing.T) {
 	enters.Wait(t)
 }
 
-// A container that can trace processes of others is not entered.
-func TestExecBesideTracerIsRefused(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t)
-	m.detached(t, "tracer", "--cap-add", "SYS_PTRACE", "--rootfs", newRootfs(t), "--", "sleep", "1000")
-	r := m.nsinit(t, "exec", "tracer", "true").Want(t, 125)
-	if !strings.Contains(r.Stderr, "CAP_SYS_PTRACE") {
-		t.Errorf("stderr %q", r.Stderr)
-	}
-}
-
 // ALL and names in any case mean for exec what they mean for run, on top of what the container has.
 func TestExecCapabilities(t *testing.T) {
 	t.Parallel()

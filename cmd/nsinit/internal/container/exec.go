@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/inside"
@@ -17,6 +16,7 @@ import (
 	"github.com/nsinit/nsinit/creds"
 	"github.com/nsinit/nsinit/fs"
 	"github.com/nsinit/nsinit/lsm"
+	"github.com/nsinit/nsinit/netsetup/gate"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -54,10 +54,12 @@ type joiner struct {
 	env    []string
 	pidTo  *os.File // the --pid-file, opened on the host
 	pid    int
+
+	freezer *freezer // nil: the container can't look into this process
 }
 
 var execSteps = []step.Step[*joiner]{
-	{Name: "state", Do: (*joiner).open},
+	{Name: "state", Do: (*joiner).open, Undo: (*joiner).letGo},
 	{Name: "join", Do: (*joiner).join},
 	{Name: "user", Do: (*joiner).lookUpUser},
 	{Name: "console", Do: (*joiner).openConsole, When: (*joiner).hasTerminal},
@@ -67,6 +69,7 @@ var execSteps = []step.Step[*joiner]{
 	{Name: "bounding", Do: (*joiner).dropBounding},
 	{Name: "no-new-privs", Do: (*joiner).setNoNewPrivs},
 	{Name: "rlimits", Do: (*joiner).setRlimits},
+	{Name: "freeze", Do: (*joiner).freeze, When: (*joiner).mustFreeze}, // let go as the program runs
 	{Name: "exec", Do: (*joiner).start},
 }
 
@@ -83,6 +86,7 @@ func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
 	if err := r.sealSelf(); err != nil {
 		return exitNsinit, err
 	}
+	gate.Open()
 	// A thread that has joined another pid namespace can make no threads (clone(2), EINVAL): from now on the runtime has
 	// one for that.
 	runtime.LockOSThread()
@@ -116,13 +120,13 @@ func (j *joiner) open() (err error) {
 	if j.pidfd == nil || j.rec.state.Status != StatusRunning {
 		return fmt.Errorf("%q: is not running", j.id)
 	}
-	if err := j.checkWatched(); err != nil {
-		return err
-	}
 	if j.rec.state.Process.Userns {
 		return errors.New("the container has a user namespace, which a Go process can't enter; this comes with the OCI runtime")
 	}
 	if j.caps, err = j.capabilities(); err != nil {
+		return err
+	}
+	if err := j.prepareEntry(); err != nil {
 		return err
 	}
 	if err := j.openStdio(); err != nil {
@@ -142,19 +146,26 @@ func (j *joiner) open() (err error) {
 	return err
 }
 
-// checkWatched refuses to show this process to a container that could look into it between the clone and the exec of the
-// program: CAP_SYS_PTRACE overrides that it isn't dumpable, and fs.suid_dumpable=1 makes it dumpable to the user that the
-// child becomes (CVE-2016-9962). A privileged container has all of the host anyway.
-func (j *joiner) checkWatched() error {
-	p := j.rec.state.Process
-	if !p.Privileged && slices.Contains(p.Caps, "CAP_SYS_PTRACE") {
-		return errors.New("the container has CAP_SYS_PTRACE, by which it could take over the process that enters it; start the program with nsinit run, or the container without")
+// prepareEntry sees to it that the container can't look into this process between the clone and the exec of the program.
+func (j *joiner) prepareEntry() (err error) {
+	if j.rec.watched() {
+		j.freezer, err = j.rec.openFreezer()
+	} else if j.rec.state.Cgroup != "" && frozen(j.rec.state.Cgroup) {
+		err = errPaused
 	}
-	if data, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err != nil || strings.TrimSpace(string(data)) == "1" {
-		return errors.New("fs.suid_dumpable is 1: the container could look into the process that enters it; set it to 0 or 2")
+	if err != nil {
+		return err
+	}
+	p := j.rec.state.Process
+	if !p.Privileged && !slices.Contains(p.Caps, "CAP_SYS_PTRACE") && slices.Contains(j.caps.Bounding, "CAP_SYS_PTRACE") {
+		return os.WriteFile(j.rec.path(tracerFile), nil, 0o600)
 	}
 	return nil
 }
+
+func (j *joiner) mustFreeze() bool { return j.freezer != nil }
+func (j *joiner) freeze() error    { return j.freezer.stop() }
+func (j *joiner) letGo() error     { return j.freezer.letGo() }
 
 // openProc opens the host's procfs, by which the kernel's word on threads is asked for and no other.
 func openProc() (*os.File, error) {
@@ -307,12 +318,17 @@ func (j *joiner) start() (err error) {
 		Setctty:    j.pty != nil,
 		Credential: &syscall.Credential{Uid: j.user.UID, Gid: j.user.GID, Groups: j.user.Groups},
 	}
-	if j.cgroup != nil {
+	if j.freezer != nil {
+		sys.Ptrace = true // moved into the cgroup at its exec
+	} else if j.cgroup != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(j.cgroup.Fd())
 	}
 	attr := &syscall.ProcAttr{Env: j.env, Sys: sys, Files: []uintptr{j.stdio[0].Fd(), j.stdio[1].Fd(), j.stdio[2].Fd()}}
 	if j.pid, err = syscall.ForkExec(j.path, j.spec.Process.Args, attr); err != nil {
 		return program.ExecError(j.path, err)
+	}
+	if err := j.enterFrozen(); err != nil {
+		return err
 	}
 	if j.pty != nil {
 		_ = j.pty.Slave.Close()
@@ -326,6 +342,19 @@ func (j *joiner) start() (err error) {
 		return fmt.Errorf("--pid-file: %w", err)
 	}
 	return nil
+}
+
+// enterFrozen lets the child and all of the container run, where it was stopped.
+func (j *joiner) enterFrozen() error {
+	if j.freezer == nil {
+		return nil
+	}
+	err := errors.Join(j.freezer.enter(j.pid), j.freezer.letGo())
+	if err != nil {
+		_ = unix.Kill(j.pid, unix.SIGKILL)
+		_, _ = j.wait()
+	}
+	return err
 }
 
 func (j *joiner) forward(caught <-chan os.Signal) {

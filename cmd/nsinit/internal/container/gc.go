@@ -100,6 +100,13 @@ func (r *Runtime) collect() (dead []*record, alive int, broken []Removed, err er
 			rec.lock.Unlock()
 		case runs:
 			alive++
+			if left, err := rec.thaw(); left {
+				item := Removed{Container: rec.id(), Kind: "pause", Name: rec.state.Cgroup}
+				if err != nil {
+					item.Error = oneLine(err)
+				}
+				broken = append(broken, item)
+			}
 			rec.lock.Unlock()
 		default:
 			dead = append(dead, rec)

@@ -1,0 +1,147 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// wantFrozen looks at the kernel's word on whether the container's processes are stopped, and at the record.
+func (c *container) wantFrozen(t *testing.T, want bool) {
+	t.Helper()
+	events, err := os.ReadFile(filepath.Join(c.m.Cgroup(), "nsinit", c.id, "cgroup.events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Contains(string(events), "frozen 1"); got != want {
+		t.Errorf("stopped: %v, want %v", got, want)
+	}
+	if left := c.m.Run(t, "ls", "/run/nsinit/containers/"+c.id).OK(t).Stdout; strings.Contains(left, "frozen") != want {
+		t.Errorf("the record has the files %q, stopped: %v", strings.Fields(left), want)
+	}
+}
+
+func tracer(t *testing.T, m *machine) *container {
+	t.Helper()
+	if m.Cgroup() == "" {
+		t.Skip("no unified cgroup hierarchy to stop a container by")
+	}
+	return m.detached(t, "tracer", "--cap-add", "SYS_PTRACE", "--rootfs", newRootfs(t), "--", "sleep", "1000")
+}
+
+// A container that can trace processes is stopped while one enters it, and runs again afterwards, whatever came of that.
+func TestExecBesideTracer(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	c := tracer(t, m)
+	got := c.exec(t, "sh", "-c", "grep 0:: /proc/self/cgroup; grep -E 'TracerPid|CapBnd|NoNewPrivs' /proc/self/status; exit 0").OK(t).Stdout
+	if want := "0::/\nTracerPid:\t0\nCapBnd:\t00000000800c25fb\nNoNewPrivs:\t1\n"; got != want {
+		t.Errorf("inside: %q, want %q", got, want)
+	}
+	c.wantFrozen(t, false)
+	for _, tt := range []struct {
+		want int
+		args []string
+	}{
+		{7, []string{"tracer", "sh", "-c", "exit 7"}},
+		{127, []string{"tracer", "nothing-of-the-kind"}},
+		{126, []string{"tracer", "/etc"}},
+		{143, []string{"tracer", "sh", "-c", "kill -TERM $$"}},
+		{0, []string{"--user", "alice", "tracer", "true"}},
+	} {
+		m.nsinit(t, with([]string{"exec"}, tt.args)...).Want(t, tt.want)
+		c.wantFrozen(t, false)
+	}
+	cmd := m.command("exec", "-d", "tracer", "sleep", "999")
+	cmd.Stdout, cmd.Stderr = null(t), null(t)
+	m.RunCmd(t, cmd).OK(t)
+	if pids, err := os.ReadFile(m.Cgroup() + "/nsinit/tracer/cgroup.procs"); err != nil || strings.Count(string(pids), "\n") != 2 {
+		t.Errorf("processes in the cgroup: %q, %v", pids, err)
+	}
+	c.wantFrozen(t, false)
+	p, term := startOnTerminal(t, m, m.command("exec", "-ti", "tracer", "sh", "-c", "read x; echo got $x; exit 4"))
+	term.types(t, "line\n")
+	p.Wait(t).Want(t, 4)
+	if got := term.all(t); !strings.Contains(got, "got line") {
+		t.Errorf("terminal shows %q", got)
+	}
+}
+
+// Nothing of the container runs from before the clone to the program. An exec that is killed there leaves it stopped
+// until the next one, or gc.
+func TestExecKilledBesideTracer(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	c := tracer(t, m)
+	at := gate{"exec", "freeze", "after"}
+	s := m.stopVerbAt(t, at, "exec", "tracer", "true")
+	c.wantFrozen(t, true)
+	s.goOn(t)
+	s.Wait(t).Want(t, 0)
+	c.wantFrozen(t, false)
+	for _, heal := range [][]string{{"gc"}, {"exec", "tracer", "true"}} {
+		s := m.stopVerbAt(t, at, "exec", "tracer", "true")
+		if err := s.Cmd.Process.Signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		s.Wait(t)
+		c.wantFrozen(t, true)
+		m.nsinit(t, heal...).OK(t)
+		c.wantFrozen(t, false)
+	}
+	s = m.stopVerbAt(t, at, "exec", "tracer", "true")
+	if err := s.Cmd.Process.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.Wait(t)
+	m.nsinit(t, "delete", "--force", "tracer").OK(t)
+}
+
+// What one exec lets in may look at the next.
+func TestExecAfterTracer(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	if m.Cgroup() == "" {
+		t.Skip("no unified cgroup hierarchy to stop a container by")
+	}
+	c := m.detached(t, "c", "--rootfs", newRootfs(t), "--", "sleep", "1000")
+	cmd := m.command("exec", "-d", "--cap-add", "SYS_PTRACE", "c", "sleep", "999")
+	cmd.Stdout, cmd.Stderr = null(t), null(t)
+	m.RunCmd(t, cmd).OK(t)
+	s := m.stopVerbAt(t, gate{"exec", "freeze", "after"}, "exec", "c", "true")
+	c.wantFrozen(t, true)
+	s.goOn(t)
+	s.Wait(t).Want(t, 0)
+	c.wantFrozen(t, false)
+}
+
+// A container that somebody has paused stays so: an exec says it and doesn't hang.
+func TestExecPaused(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	if m.Cgroup() == "" {
+		t.Skip("no unified cgroup hierarchy to pause a container by")
+	}
+	for name, flags := range map[string][]string{"plain": nil, "tracing": {"--cap-add", "SYS_PTRACE"}} {
+		c := m.detached(t, name, with(flags, []string{"--rootfs", newRootfs(t), "--", "sleep", "1000"})...)
+		freeze := filepath.Join(m.Cgroup(), "nsinit", name, "cgroup.freeze")
+		if err := os.WriteFile(freeze, []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if r := m.nsinit(t, "exec", name, "true").Want(t, 125); !strings.Contains(r.Stderr, "is paused") {
+			t.Errorf("stderr %q", r.Stderr)
+		}
+		m.nsinit(t, "gc").OK(t)
+		if b, err := os.ReadFile(freeze); err != nil || string(b) != "1\n" {
+			t.Errorf("cgroup.freeze afterwards: %q, %v", b, err)
+		}
+		if err := os.WriteFile(freeze, []byte("0"), 0); err != nil {
+			t.Fatal(err)
+		}
+		m.nsinit(t, "exec", name, "true").OK(t)
+		c.wantFrozen(t, false)
+	}
+}
