@@ -254,9 +254,7 @@ func (p *Plan) attachment(addrs []netip.Prefix, gateways []netip.Addr) (Attachme
 		NoIPv6: p.NoIPv6, DAD: p.DAD, DNS: p.DNS, Masquerade: p.Masquerade, MAC: p.MAC,
 		Routed: p.Gateway && !p.Masquerade && len(addrs) > 0,
 	}
-	if p.Masquerade && p.Network.OwnBridge {
-		a.Subnets = p.subnetsOf(addrs)
-	}
+	a.Subnets = p.masqueradedWhole(addrs)
 	if a.MAC == "" {
 		a.MAC = deriveMAC(addrs).String()
 	}
@@ -272,20 +270,6 @@ func (p *Plan) attachment(addrs []netip.Prefix, gateways []netip.Addr) (Attachme
 		a.DNS = host.dns()
 	}
 	return a, a.checkOwn()
-}
-
-// subnetsOf returns the pools that addrs lie in, nil if one lies in none.
-func (p *Plan) subnetsOf(addrs []netip.Prefix) (subnets []netip.Prefix) {
-	for _, a := range addrs {
-		i := slices.IndexFunc(p.Subnets, func(s Subnet) bool { return s.Prefix.Contains(a.Addr()) })
-		if i < 0 {
-			return nil
-		}
-		if s := p.Subnets[i].Prefix.Masked(); !slices.Contains(subnets, s) {
-			subnets = append(subnets, s)
-		}
-	}
-	return subnets
 }
 
 // dns says the same as a network's configuration would.

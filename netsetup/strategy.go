@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // A Request is what one container asks of one network: the network, and the
@@ -64,6 +65,24 @@ type Subnet struct {
 	// Alternative: this pool and the one before it are one range set, which gives
 	// one address, from whichever has one left. False: a range set of its own.
 	Alternative bool
+}
+
+// masqueradedWhole returns the pools that addrs lie in, where they are masqueraded as a whole; nil if an address lies in
+// none.
+func (p *Plan) masqueradedWhole(addrs []netip.Prefix) (subnets []netip.Prefix) {
+	if !p.Masquerade || p.Network == nil || !p.Network.OwnBridge {
+		return nil
+	}
+	for _, a := range addrs {
+		i := slices.IndexFunc(p.Subnets, func(s Subnet) bool { return s.Prefix.Contains(a.Addr()) })
+		if i < 0 {
+			return nil
+		}
+		if s := p.Subnets[i].Prefix.Masked(); !slices.Contains(subnets, s) {
+			subnets = append(subnets, s)
+		}
+	}
+	return subnets
 }
 
 // A Route is a route inside the container.
