@@ -1,10 +1,13 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/nsinit/nsinit/netsetup/netsetuptest"
 )
 
 func TestExecIsInside(t *testing.T) {
@@ -90,6 +93,12 @@ func TestExecExitCodes(t *testing.T) {
 		}
 	}
 	m.nsinit(t, "kill", "a", "KILL").OK(t)
+	netsetuptest.Poll(t, func() error { // until then a program may still enter, and be killed
+		if s := c.state(t).Status; s != "stopped" {
+			return errors.New(s)
+		}
+		return nil
+	})
 	m.nsinit(t, "exec", "a", "true").Want(t, 125)
 }
 

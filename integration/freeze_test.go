@@ -1,11 +1,14 @@
 package integration
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/nsinit/nsinit/netsetup/netsetuptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -144,4 +147,94 @@ func TestExecPaused(t *testing.T) {
 		m.nsinit(t, "exec", name, "true").OK(t)
 		c.wantFrozen(t, false)
 	}
+}
+
+// An exec may hang before the program runs, here by a lease on its file. A signal ends it, and whoever comes after one
+// that was killed ends what it has left, before the container runs again and could look into that.
+func TestExecHangsBesideTracer(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	if m.Cgroup() == "" {
+		t.Skip("no unified cgroup hierarchy to stop a container by")
+	}
+	root := newRootfs(t)
+	program := filepath.Join(root, "bin", "leased")
+	m.Run(t, "cp", filepath.Join(root, "bin", "busybox"), program).OK(t)
+	c := m.detached(t, "tracer", "--cap-add", "SYS_PTRACE", "--rootfs", root, "--", "sleep", "1000")
+	leased, err := os.OpenFile(program, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leased.Close()
+	if _, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skip("a lease on a file: ", err)
+	}
+	entry := filepath.Join(m.Cgroup(), "nsinit", ".entering-tracer")
+	hang := func() *netsetuptest.Process {
+		p := m.Start(t, m.command("exec", "tracer", "/bin/leased", "true"))
+		netsetuptest.Poll(t, func() error {
+			if events, err := os.ReadFile(filepath.Join(entry, "cgroup.events")); err != nil || !strings.Contains(string(events), "populated 1") {
+				return fmt.Errorf("nobody enters: %q, %w", events, err)
+			}
+			return nil
+		})
+		return p
+	}
+	signal := func(p *netsetuptest.Process, sig os.Signal) {
+		if err := p.Cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := hang()
+	signal(p, unix.SIGINT)
+	if r := p.Wait(t).Want(t, 125); !strings.Contains(r.Stderr, "ended before the program ran") {
+		t.Errorf("stderr %q", r.Stderr)
+	}
+	c.wantFrozen(t, false)
+	for _, heal := range [][]string{{"gc"}, {"exec", "tracer", "true"}, {"delete", "--force", "tracer"}} {
+		p := hang()
+		signal(p, unix.SIGKILL)
+		p.Wait(t)
+		pids, err := os.ReadFile(filepath.Join(entry, "cgroup.procs"))
+		if err != nil || len(pids) == 0 {
+			t.Fatalf("nothing is left: %q, %v", pids, err)
+		}
+		m.nsinit(t, heal...).OK(t)
+		if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pids))); err == nil {
+			t.Errorf("process %s lives after %v", pids, heal)
+		}
+		if _, err := os.Stat(entry); err == nil {
+			t.Errorf("%s is still there after %v", entry, heal)
+		}
+		if heal[0] != "delete" {
+			c.wantFrozen(t, false)
+		}
+	}
+}
+
+// gc lets a container run again whose foreground run goes on.
+func TestExecKilledBesideForegroundTracer(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	if m.Cgroup() == "" {
+		t.Skip("no unified cgroup hierarchy to stop a container by")
+	}
+	c := &container{m: m, id: "tracer"}
+	run := m.start(t, "--name", "tracer", "--cap-add", "SYS_PTRACE", "--rootfs", newRootfs(t), "--", "sleep", "1000")
+	netsetuptest.Poll(t, func() error {
+		if r := m.nsinit(t, "exec", "tracer", "true"); r.Code != 0 {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
+	s := m.stopVerbAt(t, gate{"exec", "freeze", "after"}, "exec", "tracer", "true")
+	if err := s.Cmd.Process.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.Wait(t)
+	c.wantFrozen(t, true)
+	m.nsinit(t, "gc").OK(t)
+	c.wantFrozen(t, false)
+	m.nsinit(t, "kill", "tracer", "KILL").OK(t)
+	run.Wait(t).Want(t, 137)
 }

@@ -77,7 +77,7 @@ func checkTable(l hostLink, a netsetup.Attachment) ([]netsetup.Difference, error
 		for _, o := range l.masquerade(a, "") {
 			e.take(o)
 		}
-		there, err := holds(append(e.networks4, e.networks6...))
+		there, err := holds(e)
 		if err != nil {
 			return nil, err
 		}

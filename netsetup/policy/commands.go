@@ -104,7 +104,7 @@ func (s *script) subnets(l hostLink, a netsetup.Attachment) {
 	for _, o := range l.masquerade(a, "") {
 		e.take(o)
 	}
-	if there, err := holds(append(e.networks4, e.networks6...)); err == nil && there {
+	if there, err := holds(e); err == nil && there {
 		return
 	}
 	for _, p := range a.Subnets {

@@ -52,6 +52,18 @@ func (e elements) changes(t table) []elementChange {
 	return slices.DeleteFunc(all, func(c elementChange) bool { return len(c.elements) == 0 })
 }
 
+// takeAll takes objects in their order, but of subnets that overlap the newest.
+func (e *elements) takeAll(objects []netsetup.Object) {
+	for _, o := range slices.Backward(objects) {
+		if _, err := netip.ParsePrefix(o.Name); err == nil && o.Kind == KindMasquerade {
+			e.take(o)
+		}
+	}
+	for _, o := range objects {
+		e.take(o)
+	}
+}
+
 // take adds what an object stands for. Objects of other kinds are passed over, and
 // so is one that can't be read: it is of another version, and whoever undoes it
 // will say so.
@@ -74,12 +86,7 @@ func (e *elements) take(o netsetup.Object) {
 
 func (e *elements) takeMasquerade(o netsetup.Object) {
 	if subnet, err := netip.ParsePrefix(o.Name); err == nil {
-		list := &e.networks6
-		if subnet.Addr().Is4() {
-			list = &e.networks4
-		}
-		*list = append(*list, subnetElement(subnet, o.IfName))
-		e.devices = addName(e.devices, o.IfName)
+		e.takeSubnet(subnet, o.IfName)
 		return
 	}
 	addr, err := netip.ParseAddr(o.Name)
@@ -95,6 +102,30 @@ func (e *elements) takeMasquerade(o netsetup.Object) {
 	if o.IfName != "" {
 		e.devices = addName(e.devices, o.IfName)
 	}
+}
+
+// takeSubnet leaves out one that overlaps one that was taken before: their set could not hold both.
+func (e *elements) takeSubnet(subnet netip.Prefix, device string) {
+	list := &e.networks6
+	if subnet.Addr().Is4() {
+		list = &e.networks4
+	}
+	element := subnetElement(subnet, device)
+	if !slices.ContainsFunc(*list, func(other nftables.SetElement) bool { return overlap(element, other) }) {
+		*list = append(*list, element)
+	}
+	e.devices = addName(e.devices, device)
+}
+
+// sameKey tells whether two elements are one.
+func sameKey(a, b nftables.SetElement) bool {
+	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.KeyEnd, b.KeyEnd)
+}
+
+// overlap tells whether two subnets of one device share addresses.
+func overlap(a, b nftables.SetElement) bool {
+	n := len(a.Key) - unix.IFNAMSIZ
+	return bytes.Equal(a.Key[n:], b.Key[n:]) && bytes.Compare(a.Key[:n], b.KeyEnd[:n]) <= 0 && bytes.Compare(b.Key[:n], a.KeyEnd[:n]) <= 0
 }
 
 // addName adds a name that is not there yet: many containers have one device.

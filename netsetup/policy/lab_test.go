@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,9 @@ func (l *lab) host() *netsetup.Host {
 func (l *lab) record(o netsetup.Object) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if o.Owner == "" && slices.Contains(l.records, o) { // a network's, which containers share
+		return nil
+	}
 	l.records = append(l.records, o)
 	return nil
 }

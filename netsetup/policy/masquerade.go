@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 
@@ -28,21 +29,43 @@ func Masquerade(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, ow
 	for _, o := range objects {
 		e.take(o)
 	}
+	for _, o := range objects {
+		if err := record(o); err != nil {
+			return fmt.Errorf("masquerade: %s: record: %w", o.Name, err)
+		}
+	}
 	if len(a.Subnets) > 0 {
-		there, err := holds(append(e.networks4, e.networks6...))
+		there, err := holds(e)
 		if err != nil {
 			return fmt.Errorf("masquerade: nftables: %w", explain(err))
 		}
 		if there {
 			return l.forward(ctx, h, false, opt)
 		}
-	}
-	for _, o := range objects {
-		if err := record(o); err != nil {
-			return fmt.Errorf("masquerade: %s: record: %w", o.Name, err)
+		if err := dropOverlapped(ctx, e, opt); err != nil {
+			return fmt.Errorf("masquerade: %w", err)
 		}
 	}
 	return l.admit(ctx, h, "masquerade", e, opt)
+}
+
+// dropOverlapped takes subnets out of the table that overlap those of e: somebody has changed the network's file. The
+// records keep them.
+func dropOverlapped(ctx context.Context, e elements, opt Options) error {
+	old, err := recorded(opt)
+	if err != nil {
+		return err
+	}
+	return Undo(ctx, slices.DeleteFunc(slices.Clone(old), func(o netsetup.Object) bool {
+		var was elements
+		was.take(o)
+		stays := func(mine, was []nftables.SetElement) bool {
+			return !slices.ContainsFunc(was, func(w nftables.SetElement) bool {
+				return slices.ContainsFunc(mine, func(m nftables.SetElement) bool { return overlap(m, w) && !sameKey(m, w) })
+			})
+		}
+		return stays(e.networks4, was.networks4) && stays(e.networks6, was.networks6)
+	})...)
 }
 
 // masquerade are the objects of a's subnets, which are the network's own, or else of
@@ -135,9 +158,7 @@ func addElements(ctx context.Context, network string, e elements, opt Options) (
 	if err != nil {
 		return false, fmt.Errorf("table inet %s: %w", tableName, err)
 	}
-	for _, o := range objects {
-		e.take(o)
-	}
+	e.takeAll(objects)
 	if err := e.leadOnce(t); err != nil {
 		return true, err
 	}

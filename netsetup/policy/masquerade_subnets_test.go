@@ -132,3 +132,31 @@ func TestSubnetsOfEightFirstUsers(t *testing.T) {
 		t.Errorf("%d elements, want 1:\n%s", n, l.ruleset(t))
 	}
 }
+
+// The network's file was changed to another prefix over the same addresses: the newer one counts, also when the table
+// is made again of records that have both.
+func TestSubnetsThatOverlap(t *testing.T) {
+	l := newLab(t)
+	l.opt.Recorded = func() ([]netsetup.Object, error) { return l.records, nil }
+	c, a := l.container(t, "nsi0", 77, 2)
+	check(t, l.masquerade(onOwnBridge(a)))
+	for _, want := range []string{"10.77.0.0/16", "10.77.0.0/25", "10.77.0.0/24"} {
+		now := onOwnBridge(a)
+		now.Subnets[0] = netip.MustParsePrefix(want)
+		for _, damage := range []string{"", "flush ruleset"} {
+			if damage != "" {
+				l.Run(t, append([]string{"nft"}, strings.Fields(damage)...)...).OK(t)
+			}
+			check(t, l.masquerade(now))
+			if got := l.ruleset(t); strings.Count(got, "10.77.0.0/") != 1 || !strings.Contains(got, want+` . "nsi0"`) {
+				t.Errorf("want %s alone (after %q):\n%s", want, damage, got)
+			}
+			check(t, c.Ping(l.out.V4, 56, soon))
+		}
+		check(t, l.Do(func() error { return Reload(t.Context(), l.host(), l.opt) }))
+	}
+	check(t, l.undoAll())
+	if got := l.ruleset(t); strings.Contains(got, "10.77.0.0") {
+		t.Errorf("left after undo:\n%s", got)
+	}
+}

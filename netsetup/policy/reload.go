@@ -34,9 +34,7 @@ func Reload(ctx context.Context, _ *netsetup.Host, opt Options) error {
 	if err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
-	for _, o := range objects {
-		e.take(o)
-	}
+	e.takeAll(objects)
 	if err := restoreSpoof(ctx, objects); err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
@@ -86,7 +84,8 @@ func dropEnded(ctx context.Context, put []netsetup.Object, opt Options) error {
 }
 
 // leadOnce leaves each port to what it leads to in the table, or else to the first of e: a container on several networks
-// has its ports published on each, and a second element of one key fails the whole transaction.
+// has its ports published on each, and a second element of one key fails the whole transaction. So does a subnet that
+// overlaps one in the table, which stays.
 func (e *elements) leadOnce(t table) error {
 	conn, err := connect()
 	if err != nil {
@@ -107,6 +106,18 @@ func (e *elements) leadOnce(t table) error {
 			was := led[key]
 			led[key] = true
 			return was
+		})
+	}
+	for set, list := range map[*nftables.Set]*[]nftables.SetElement{t.networks4: &e.networks4, t.networks6: &e.networks6} {
+		if len(*list) == 0 {
+			continue
+		}
+		there, _, err := elementsOf(conn, set)
+		if err != nil {
+			return err
+		}
+		*list = slices.DeleteFunc(*list, func(el nftables.SetElement) bool {
+			return slices.ContainsFunc(there, func(t nftables.SetElement) bool { return overlap(el, t) })
 		})
 	}
 	return nil

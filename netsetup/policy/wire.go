@@ -134,41 +134,61 @@ func exchange(batch []byte) error {
 	})
 }
 
-// holds tells whether all elements are in their sets: those of subnets, networks4 for the short ones. It takes no lock
-// of the kernel's, and so never waits for anybody's transaction.
-func holds(elements []nftables.SetElement) (bool, error) {
+// holds tells whether all subnets of e are in the table. It reads their sets, which have one element a network, and so
+// takes no lock of the kernel's and never waits for anybody's transaction. (Before 6.10 the kernel must not be asked for
+// single elements beside a transaction: it looks at what that is at.)
+func holds(e elements) (bool, error) {
 	t := newTable()
-	var request []byte
-	for i, e := range elements {
-		set := t.networks6
-		if len(e.Key) == net4KeyLen {
-			set = t.networks4
+	for _, c := range []elementChange{{set: t.networks4, elements: e.networks4}, {set: t.networks6, elements: e.networks6}} {
+		if len(c.elements) == 0 {
+			continue
 		}
-		c := elementChange{set: set, elements: []nftables.SetElement{e}}
-		request = appendMessage(request, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, unix.NLM_F_REQUEST,
-			uint32(i+1), byte(set.Table.Family), 0, c.attributes())
+		there, err := dump(c.set)
+		if gone(err) || unsupported(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		for _, e := range c.elements {
+			if !bytes.Contains(there, e.Key) || !bytes.Contains(there, e.KeyEnd) { // elements of one set share no address
+				return false, nil
+			}
+		}
 	}
-	all := true
-	err := converse(request, func(answer func() ([]byte, error)) error {
-		for _, e := range elements {
+	return true, nil
+}
+
+// dump returns the kernel's messages with all elements of a set.
+func dump(set *nftables.Set) (messages []byte, err error) {
+	name := appendAttr(nil, unix.NFTA_SET_ELEM_LIST_TABLE, append([]byte(set.Table.Name), 0))
+	name = appendAttr(name, unix.NFTA_SET_ELEM_LIST_SET, append([]byte(set.Name), 0))
+	request := appendMessage(nil, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, unix.NLM_F_REQUEST|unix.NLM_F_DUMP,
+		1, byte(set.Table.Family), 0, name)
+	err = converse(request, func(answer func() ([]byte, error)) error {
+		for {
 			b, err := answer()
 			if err != nil {
 				return err
 			}
-			if len(b) < unix.SizeofNlMsghdr || binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR {
-				return readAnswer(b)
+			for rest := b; len(rest) >= unix.SizeofNlMsghdr; {
+				switch binary.NativeEndian.Uint16(rest[4:]) {
+				case unix.NLMSG_DONE:
+					return nil
+				case unix.NLMSG_ERROR:
+					return readAnswer(rest)
+				}
+				n := int(binary.NativeEndian.Uint32(rest))
+				if n < unix.SizeofNlMsghdr || n > len(rest) {
+					return errors.New("the kernel's answer is cut off")
+				}
+				messages = append(messages, rest[:n]...)
+				rest = rest[min(len(rest), (n+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
 			}
-			all = all && bytes.Contains(b, e.Key) && bytes.Contains(b, e.KeyEnd) // the one asked for, and not one around it
 		}
-		return nil
 	})
-	if gone(err) || unsupported(err) {
-		return false, nil
-	}
-	return all, err
+	return messages, err
 }
-
-const net4KeyLen = 4 + unix.IFNAMSIZ
 
 // converse sends a request by a socket of its own, and has read take the answers, a datagram each.
 func converse(request []byte, read func(answer func() ([]byte, error)) error) error {
@@ -192,7 +212,7 @@ func converse(request []byte, read func(answer func() ([]byte, error)) error) er
 	}); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	buf := make([]byte, 8192) // an error carries its message, some hundred bytes, back
+	buf := make([]byte, 32<<10) // of a dump; an error carries its message, some hundred bytes, back
 	return read(func() ([]byte, error) {
 		var n int
 		err := ignoringEINTR(func() (err error) {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/inside"
 	"github.com/nsinit/nsinit/cmd/nsinit/internal/program"
@@ -55,7 +56,11 @@ type joiner struct {
 	pidTo  *os.File // the --pid-file, opened on the host
 	pid    int
 
-	freezer *freezer // nil: the container can't look into this process
+	caught   *signals.Caught
+	entering *lock    // held while it can't
+	freezer  *freezer // nil: the container can't look into this process
+	unguard  chan struct{}
+	guarded  chan struct{}
 }
 
 var execSteps = []step.Step[*joiner]{
@@ -90,20 +95,19 @@ func (r *Runtime) Exec(_ context.Context, id string, e *ExecSpec) (int, error) {
 	// A thread that has joined another pid namespace can make no threads (clone(2), EINVAL): from now on the runtime has
 	// one for that.
 	runtime.LockOSThread()
-	j := &joiner{Runtime: r, id: id, spec: e}
-	caught := signals.Catch()
-	<-caught.Common
+	j := &joiner{Runtime: r, id: id, spec: e, caught: signals.Catch()}
+	<-j.caught.Common
 	if err := step.Run("exec", execSteps, j, r.tracer("exec")); err != nil {
 		return ExitCode(err), err
 	}
 	if e.Detach {
 		return 0, nil
 	}
-	caught.CatchOthers()
-	go j.forward(caught.C)
+	j.caught.CatchOthers()
+	go j.forward()
 	finish := func() {}
 	if j.pty != nil {
-		finish = copyTerminal(j.pty.Master, caught.C, e.Interactive)
+		finish = copyTerminal(j.pty.Master, j.caught.C, e.Interactive)
 	}
 	code, err := j.wait()
 	finish()
@@ -148,24 +152,77 @@ func (j *joiner) open() (err error) {
 
 // prepareEntry sees to it that the container can't look into this process between the clone and the exec of the program.
 func (j *joiner) prepareEntry() (err error) {
-	if j.rec.watched() {
-		j.freezer, err = j.rec.openFreezer()
-	} else if j.rec.state.Cgroup != "" && frozen(j.rec.state.Cgroup) {
-		err = errPaused
-	}
-	if err != nil {
-		return err
-	}
 	p := j.rec.state.Process
 	if !p.Privileged && !slices.Contains(p.Caps, "CAP_SYS_PTRACE") && slices.Contains(j.caps.Bounding, "CAP_SYS_PTRACE") {
-		return os.WriteFile(j.rec.path(tracerFile), nil, 0o600)
+		if err := j.rec.addTracer(); err != nil {
+			return err
+		}
 	}
-	return nil
+	if j.entering, err = lockWithin(j.rec.path(enteringFile), entryPatience, shared); err != nil {
+		return err
+	}
+	switch {
+	case j.rec.watched():
+		j.entering.Unlock()
+		j.freezer, err = j.rec.openFreezer()
+	case j.rec.state.Cgroup != "" && frozen(j.rec.state.Cgroup):
+		err = errPaused
+	}
+	return err
 }
 
 func (j *joiner) mustFreeze() bool { return j.freezer != nil }
-func (j *joiner) freeze() error    { return j.freezer.stop() }
-func (j *joiner) letGo() error     { return j.freezer.letGo() }
+
+// freeze stops the container's processes. A signal that ends, or an exec that hangs, ends the entry until they run again.
+func (j *joiner) freeze() error {
+	if !j.rec.state.Process.NoNewPrivs && j.user.UID != 0 {
+		j.warn("exec: the container could look into the process that enters it: set-user-ID and file capabilities of the program itself are without effect")
+	}
+	if err := j.freezer.stop(); err != nil {
+		return err
+	}
+	j.guarded, j.unguard = make(chan struct{}), make(chan struct{})
+	go j.guard()
+	return nil
+}
+
+func (j *joiner) guard() {
+	defer close(j.guarded)
+	late := time.After(entryPatience)
+	var held []os.Signal
+	defer func() {
+		for _, s := range held {
+			select {
+			case j.caught.C <- s:
+			default:
+			}
+		}
+	}()
+	for {
+		select {
+		case s := <-j.caught.C:
+			held = append(held, s) // for the program, if it is too late for that
+			switch s {
+			case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
+				j.freezer.abandon()
+			}
+		case <-late:
+			j.freezer.abandon()
+		case <-j.unguard:
+			return
+		}
+	}
+}
+
+// letGo ends the guard and lets the container's processes run again.
+func (j *joiner) letGo() error {
+	if j.unguard != nil {
+		close(j.unguard)
+		<-j.guarded
+		j.unguard = nil
+	}
+	return j.freezer.letGo()
+}
 
 // openProc opens the host's procfs, by which the kernel's word on threads is asked for and no other.
 func openProc() (*os.File, error) {
@@ -319,14 +376,19 @@ func (j *joiner) start() (err error) {
 		Credential: &syscall.Credential{Uid: j.user.UID, Gid: j.user.GID, Groups: j.user.Groups},
 	}
 	if j.freezer != nil {
-		sys.Ptrace = true // moved into the cgroup at its exec
+		sys.Ptrace = true // moved into the container's cgroup at its exec
+		sys.UseCgroupFD, sys.CgroupFD = true, int(j.freezer.dir.Fd())
 	} else if j.cgroup != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(j.cgroup.Fd())
 	}
 	attr := &syscall.ProcAttr{Env: j.env, Sys: sys, Files: []uintptr{j.stdio[0].Fd(), j.stdio[1].Fd(), j.stdio[2].Fd()}}
 	if j.pid, err = syscall.ForkExec(j.path, j.spec.Process.Args, attr); err != nil {
+		if j.freezer != nil && errors.Is(err, unix.EPERM) {
+			err = fmt.Errorf("%w, or ptrace(2) is (kernel.yama.ptrace_scope)", err)
+		}
 		return program.ExecError(j.path, err)
 	}
+	j.entering.Unlock()
 	if err := j.enterFrozen(); err != nil {
 		return err
 	}
@@ -349,16 +411,17 @@ func (j *joiner) enterFrozen() error {
 	if j.freezer == nil {
 		return nil
 	}
-	err := errors.Join(j.freezer.enter(j.pid), j.freezer.letGo())
-	if err != nil {
+	ended, err := j.freezer.enter(j.pid)
+	err = errors.Join(err, j.letGo())
+	if err != nil && !ended {
 		_ = unix.Kill(j.pid, unix.SIGKILL)
 		_, _ = j.wait()
 	}
 	return err
 }
 
-func (j *joiner) forward(caught <-chan os.Signal) {
-	for s := range caught {
+func (j *joiner) forward() {
+	for s := range j.caught.C {
 		switch sig := s.(syscall.Signal); sig {
 		case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE:
 		case unix.SIGWINCH:

@@ -17,22 +17,19 @@ import (
 // A process that enters a container is one of it, with this process's memory and descriptors, from the clone to the exec of
 // the program (CVE-2016-9962). It isn't dumpable, so that nobody may look into it, but for two cases: CAP_SYS_PTRACE
 // overrides that, and fs.suid_dumpable=1 makes it dumpable to the user that it becomes. There the container's processes
-// are stopped meanwhile, by their cgroup. One that is born there would be stopped itself, so it is cloned outside, stops by
-// ptrace(2) at its exec, before the program's first instruction, and is moved in then.
+// are stopped meanwhile, by their cgroup. One that is born there would be stopped itself, so it is born in a cgroup beside
+// it, stops by ptrace(2) at its exec, before the program's first instruction, and is moved in then. Whatever is still in the
+// cgroup beside it is ended before the container's processes run again, whoever lets them: its exec may hang, for as long
+// as the container holds a lease on the program's file (fcntl(2)).
 
 const (
-	frozenFile = "frozen" // locked by who stops the container's processes, and not empty while they are
-	tracerFile = "tracer" // is there when a program with CAP_SYS_PTRACE was put into a container without
+	frozenFile   = "frozen"   // locked by who stops the container's processes, and not empty while they are
+	tracerFile   = "tracer"   // is there when a program with CAP_SYS_PTRACE was put into a container without
+	enteringFile = "entering" // locked, shared, by who enters without stopping anybody; alone, by who makes tracerFile
 
-	freezePatience = 2 * time.Second
+	freezePatience = 2 * time.Second  // for the container's processes to stop, and for those that enter to end
+	entryPatience  = 10 * time.Second // for others that enter, and for the exec
 )
-
-// A freezer stops a container's processes. Its files are opened on the host, for whoever is inside by then.
-type freezer struct {
-	lock                  *lock
-	dir                   *os.File // the record's
-	freeze, events, procs *os.File // of the cgroup
-}
 
 // watched tells whether a process of the container could look into one that enters it. A privileged container has all
 // of the host anyway.
@@ -48,20 +45,84 @@ func (c *record) watched() bool {
 	return err != nil || strings.TrimSpace(string(dumpable)) == "1"
 }
 
+// addTracer writes down that a program with CAP_SYS_PTRACE enters, once those have entered who didn't know.
+func (c *record) addTracer() error {
+	l, err := lockWithin(c.path(enteringFile), entryPatience, alone)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	return os.WriteFile(c.path(tracerFile), nil, 0o600)
+}
+
+func alone(path string) (*lock, error)  { return lockFile(path, unix.LOCK_EX|unix.LOCK_NB) }
+func shared(path string) (*lock, error) { return lockFile(path, unix.LOCK_SH|unix.LOCK_NB) }
+
+// lockProcess is alone, for this process: a child that has the descriptor, too, until its exec, doesn't hold the lock
+// (fcntl(2), F_SETLK), as it would one of flock(2).
+func lockProcess(path string) (*lock, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return &lock{f}, nil
+}
+
+// lockWithin takes a lock whose file its holders may remove, and doesn't wait for ever.
+func lockWithin(path string, patience time.Duration, take func(path string) (*lock, error)) (*lock, error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		l, err := take(path)
+		switch {
+		case err == nil && l.at(path):
+			return l, nil
+		case err == nil:
+			l.Unlock()
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, err
+		case time.Now().After(deadline):
+			return nil, fmt.Errorf("another nsinit exec has been entering the container for %s: %w", patience, err)
+		}
+	}
+}
+
+// A freezer stops a container's processes while one enters. Its files are opened on the host, for a thread that is
+// inside by then.
+type freezer struct {
+	lock                  *lock
+	record                *os.File // the record's directory
+	freeze, events, procs *os.File // of the container's cgroup
+
+	parent      *os.File // where both cgroups are
+	entry       string   // name of the one beside the container's
+	dir, kill   *os.File // it
+	entryEvents *os.File
+}
+
+// entryCgroup is the cgroup beside the container's. No container can be called so.
+func (c *record) entryCgroup() string {
+	return filepath.Join(filepath.Dir(c.state.Cgroup), ".entering-"+c.id())
+}
+
 // openFreezer waits for others that stop the container.
 func (c *record) openFreezer() (*freezer, error) {
 	if c.state.Cgroup == "" {
 		return nil, errors.New("the container could look into the process that enters it (it has CAP_SYS_PTRACE, or fs.suid_dumpable is 1), and this host has no unified cgroup hierarchy to stop it by meanwhile; start the program with nsinit run")
 	}
-	f := &freezer{}
-	var err error
-	for f.lock == nil || !f.lock.at(c.path(frozenFile)) {
-		f.lock.Unlock()
-		if f.lock, err = lockFile(c.path(frozenFile), unix.LOCK_EX); err != nil {
-			return nil, err
-		}
+	l, err := lockWithin(c.path(frozenFile), entryPatience, lockProcess)
+	if err != nil {
+		return nil, err
 	}
-	left := f.lock.marked() // by an exec that was killed
+	f := &freezer{lock: l, entry: filepath.Base(c.entryCgroup())}
+	if err := c.clearEntry(); err != nil {
+		f.close()
+		return nil, err
+	}
+	left := l.marked() // by an exec that was killed
 	if !left && frozen(c.state.Cgroup) {
 		err = errPaused
 	} else {
@@ -71,31 +132,19 @@ func (c *record) openFreezer() (*freezer, error) {
 		return f, nil
 	}
 	if !left {
-		err = errors.Join(err, unix.Unlink(c.path(frozenFile)))
+		err = errors.Join(err, os.Remove(c.path(frozenFile)))
 	}
 	f.close()
 	return nil, err
 }
 
-func (f *freezer) open(c *record) (err error) {
-	for _, open := range []struct {
-		to    **os.File
-		path  string
-		flags int
-	}{
-		{&f.dir, c.dir, unix.O_PATH | unix.O_DIRECTORY},
-		{&f.freeze, filepath.Join(c.state.Cgroup, "cgroup.freeze"), os.O_WRONLY},
-		{&f.events, filepath.Join(c.state.Cgroup, "cgroup.events"), os.O_RDONLY},
-		{&f.procs, filepath.Join(c.state.Cgroup, "cgroup.procs"), os.O_WRONLY},
-	} {
-		if *open.to, err = os.OpenFile(open.path, open.flags|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 var errPaused = errors.New("is paused: its cgroup is frozen; write 0 to its cgroup.freeze")
+
+// frozen tells whether somebody asked for the cgroup to be stopped.
+func frozen(cgroup string) bool {
+	asked, err := os.ReadFile(filepath.Join(cgroup, "cgroup.freeze"))
+	return err == nil && strings.TrimSpace(string(asked)) == "1"
+}
 
 // marked tells whether something was written to the lock's file.
 func (l *lock) marked() bool {
@@ -103,10 +152,42 @@ func (l *lock) marked() bool {
 	return err == nil && st.Size() > 0
 }
 
-// frozen tells whether somebody asked for the cgroup to be stopped.
-func frozen(cgroup string) bool {
-	asked, err := os.ReadFile(filepath.Join(cgroup, "cgroup.freeze"))
-	return err == nil && strings.TrimSpace(string(asked)) == "1"
+// clearEntry ends what an exec that was killed has left beside the container.
+func (c *record) clearEntry() error {
+	if c.state.Cgroup == "" {
+		return nil
+	}
+	path := c.entryCgroup()
+	if err := errors.Join(killCgroup(path), removeCgroup(path)); err != nil {
+		return fmt.Errorf("a process that an earlier exec left doesn't end: %w", err)
+	}
+	return nil
+}
+
+func (f *freezer) open(c *record) (err error) {
+	entry, err := makeCgroup(c.entryCgroup())
+	if err != nil {
+		return err
+	}
+	f.dir = entry
+	for _, open := range []struct {
+		to    **os.File
+		path  string
+		flags int
+	}{
+		{&f.record, c.dir, unix.O_PATH | unix.O_DIRECTORY},
+		{&f.parent, filepath.Dir(c.state.Cgroup), unix.O_PATH | unix.O_DIRECTORY},
+		{&f.freeze, filepath.Join(c.state.Cgroup, "cgroup.freeze"), os.O_WRONLY},
+		{&f.events, filepath.Join(c.state.Cgroup, "cgroup.events"), os.O_RDONLY},
+		{&f.procs, filepath.Join(c.state.Cgroup, "cgroup.procs"), os.O_WRONLY},
+		{&f.kill, filepath.Join(c.entryCgroup(), "cgroup.kill"), os.O_WRONLY},
+		{&f.entryEvents, filepath.Join(c.entryCgroup(), "cgroup.events"), os.O_RDONLY},
+	} {
+		if *open.to, err = os.OpenFile(open.path, open.flags|unix.O_CLOEXEC, 0); err != nil {
+			return errors.Join(err, unix.Rmdir(c.entryCgroup()))
+		}
+	}
+	return nil
 }
 
 // stop stops the container's processes, and returns when none of them can run.
@@ -117,69 +198,83 @@ func (f *freezer) stop() error {
 	if _, err := f.freeze.WriteString("1"); err != nil {
 		return fmt.Errorf("freeze the cgroup: %w", err)
 	}
-	var events [256]byte
-	for deadline := time.Now().Add(freezePatience); ; time.Sleep(time.Millisecond) {
-		n, err := f.events.ReadAt(events[:], 0)
-		if n == 0 && err != nil {
-			return fmt.Errorf("freeze the cgroup: %w", err)
-		}
-		if bytes.Contains(events[:n], []byte("frozen 1")) {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the container's processes did not stop within %s (one waits in the kernel); try again", freezePatience)
-		}
-	}
-}
-
-// enter moves the traced process pid, which has just executed its program, into the container's cgroup, where it begins
-// to run when that is let go. It ends with this process until then.
-func (f *freezer) enter(pid int) error {
-	var status unix.WaitStatus
-	for {
-		_, err := unix.Wait4(pid, &status, 0, nil)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for its exec: %w", err)
-		}
-	}
-	if !status.Stopped() {
-		return fmt.Errorf("the program ended before it ran (status %#x)", uint32(status))
-	}
-	if err := syscall.PtraceSetOptions(pid, unix.PTRACE_O_EXITKILL); err != nil {
-		return fmt.Errorf("ptrace: %w", err)
-	}
-	if _, err := fmt.Fprint(f.procs, pid); err != nil {
-		return fmt.Errorf("into the container's cgroup: %w", err)
-	}
-	if err := syscall.PtraceDetach(pid); err != nil {
-		return fmt.Errorf("ptrace: let go: %w", err)
+	if err := await(f.events, "frozen 1"); err != nil {
+		return fmt.Errorf("the container's processes do not stop (one waits in the kernel): %w; try again", err)
 	}
 	return nil
 }
 
-// letGo lets the container's processes run again. A second call does nothing.
+// await waits for a line of a cgroup.events.
+func await(events *os.File, line string) error {
+	var buf [256]byte
+	for deadline := time.Now().Add(freezePatience); ; time.Sleep(time.Millisecond) {
+		n, err := events.ReadAt(buf[:], 0)
+		switch {
+		case n == 0 && err != nil:
+			return err
+		case bytes.Contains(buf[:n], []byte(line)):
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("not within %s", freezePatience)
+		}
+	}
+}
+
+// abandon ends the process that enters.
+func (f *freezer) abandon() { _, _ = f.kill.WriteString("1") }
+
+// enter moves the traced process pid, which has just executed its program, into the container's cgroup, where it begins
+// to run when that is let go. A process that has ended instead is reaped: ended says so.
+func (f *freezer) enter(pid int) (ended bool, err error) {
+	var status unix.WaitStatus
+	for {
+		_, err = unix.Wait4(pid, &status, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("wait for its exec: %w", err)
+	}
+	if !status.Stopped() {
+		return true, errors.New("was ended before the program ran, by a signal or since its exec hung")
+	}
+	if err := syscall.PtraceSetOptions(pid, unix.PTRACE_O_EXITKILL); err != nil {
+		return false, fmt.Errorf("ptrace: %w", err)
+	}
+	if _, err := fmt.Fprint(f.procs, pid); err != nil {
+		return false, fmt.Errorf("into the container's cgroup: %w", err)
+	}
+	if err := syscall.PtraceDetach(pid); err != nil {
+		return false, fmt.Errorf("ptrace: let go: %w", err)
+	}
+	return false, nil
+}
+
+// letGo lets the container's processes run again, unless something is left that they could look into. A second call
+// does nothing.
 func (f *freezer) letGo() error {
 	if f == nil || f.lock == nil {
 		return nil
 	}
-	var err error
+	defer f.close()
+	f.abandon()
+	if err := await(f.entryEvents, "populated 0"); err != nil {
+		return fmt.Errorf("the process that entered does not end: %w: the container stays stopped until nsinit gc", err)
+	}
+	if err := unix.Unlinkat(int(f.parent.Fd()), f.entry, unix.AT_REMOVEDIR); err != nil {
+		return fmt.Errorf("remove cgroup %s: %w", f.entry, err)
+	}
 	if f.lock.marked() {
-		_, err = f.freeze.WriteString("0")
+		if _, err := f.freeze.WriteString("0"); err != nil {
+			return fmt.Errorf("thaw the cgroup: %w", err)
+		}
 	}
-	if err != nil {
-		err = fmt.Errorf("thaw the cgroup: %w", err)
-	} else {
-		err = unix.Unlinkat(int(f.dir.Fd()), frozenFile, 0)
-	}
-	f.close()
-	return err
+	return unix.Unlinkat(int(f.record.Fd()), frozenFile, 0)
 }
 
 func (f *freezer) close() {
-	for _, file := range []*os.File{f.dir, f.freeze, f.events, f.procs} {
+	for _, file := range []*os.File{f.record, f.freeze, f.events, f.procs, f.parent, f.dir, f.kill, f.entryEvents} {
 		_ = file.Close()
 	}
 	f.lock.Unlock()
@@ -187,9 +282,12 @@ func (f *freezer) close() {
 }
 
 // thaw lets a container run again that a killed exec has left stopped. It tells whether there was one.
-func (c *record) thaw() (bool, error) {
-	l, err := probeLock(c.path(frozenFile))
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EWOULDBLOCK) { // none, or one that is under way
+func (c *record) thaw() (left bool, err error) {
+	if _, err := os.Lstat(c.path(frozenFile)); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	l, err := lockProcess(c.path(frozenFile))
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrNotExist) { // one that is under way, or the container is gone
 		return false, nil
 	}
 	if err != nil {
@@ -199,8 +297,10 @@ func (c *record) thaw() (bool, error) {
 	if !l.at(c.path(frozenFile)) {
 		return false, nil
 	}
-	left := l.marked()
-	if left {
+	if err := c.clearEntry(); err != nil {
+		return true, err
+	}
+	if left = l.marked(); left {
 		if err := os.WriteFile(filepath.Join(c.state.Cgroup, "cgroup.freeze"), []byte("0"), 0); err != nil {
 			return true, err
 		}

@@ -91,6 +91,9 @@ func (r *Runtime) collect() (dead []*record, alive int, broken []Removed, err er
 			continue
 		case err != nil:
 			alive++ // owned: a foreground run, a start or a delete under way
+			if rec.load() == nil {
+				broken = append(broken, rec.removePause()...)
+			}
 			continue
 		}
 		runs, err := rec.runsAlone()
@@ -100,19 +103,26 @@ func (r *Runtime) collect() (dead []*record, alive int, broken []Removed, err er
 			rec.lock.Unlock()
 		case runs:
 			alive++
-			if left, err := rec.thaw(); left {
-				item := Removed{Container: rec.id(), Kind: "pause", Name: rec.state.Cgroup}
-				if err != nil {
-					item.Error = oneLine(err)
-				}
-				broken = append(broken, item)
-			}
+			broken = append(broken, rec.removePause()...)
 			rec.lock.Unlock()
 		default:
 			dead = append(dead, rec)
 		}
 	}
 	return dead, alive, broken, nil
+}
+
+// removePause lets a container run again that a killed exec has left stopped, whoever owns it.
+func (c *record) removePause() []Removed {
+	left, err := c.thaw()
+	switch item := (Removed{Container: c.id(), Kind: "pause", Name: c.state.Cgroup}); {
+	case err != nil:
+		item.Error = oneLine(err)
+		return []Removed{item}
+	case left:
+		return []Removed{item}
+	}
+	return nil
 }
 
 // adopt takes the lock of a record that nobody holds; os.ErrNotExist if the record is gone. A start that was killed between

@@ -175,6 +175,11 @@ func (h *host) removeState() error {
 
 // remove ends the record. The lock goes last, so that nobody takes a half-removed directory for a container.
 func (c *record) remove() error {
+	if _, err := os.Lstat(c.path(frozenFile)); err == nil { // of an exec that was killed
+		if err := c.clearEntry(); err != nil {
+			return err
+		}
+	}
 	err := os.RemoveAll(c.dir)
 	for i := 0; i < 10 && errors.Is(err, unix.ENOTEMPTY); i++ { // somebody looked for the lock just now
 		err = os.RemoveAll(c.dir)
@@ -266,6 +271,7 @@ func (h *host) release() error {
 func (h *host) awaitReady() error {
 	// While the init works: the kernel takes its time for the first, encoding/json for the second.
 	h.closeExe()
+	<-h.signals.caught.Common
 	if err := h.rec.save(); err != nil {
 		return err
 	}

@@ -147,7 +147,10 @@ func (r *Runtime) removeHostObjectsOf(ctx context.Context, name string) error {
 		return err
 	}
 	defer net.Close()
-	for _, e := range slices.Backward(list) {
+	// The bridge first: a container that is just being connected keeps it, and then has to keep its rules, too.
+	slices.Reverse(list)
+	slices.SortStableFunc(list, func(a, b entry) int { return ruleRank(a) - ruleRank(b) })
+	for _, e := range list {
 		if e.Network != name {
 			continue
 		}
@@ -165,6 +168,13 @@ func (r *Runtime) removeHostObjectsOf(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+func ruleRank(e entry) int {
+	if policy.Owns(e.Kind) {
+		return 1
+	}
+	return 0
 }
 
 // removeNetwork removes the network's leases and then its file, by which it can be removed again after an error.

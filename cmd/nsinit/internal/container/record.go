@@ -294,6 +294,27 @@ func objects(path string) ([]netsetup.Object, error) {
 	return all, err
 }
 
+// holds tells whether o is in the journal at path. Most starts ask for what is there and was never undone, and needs no
+// decoding to be found.
+func holds(path string, o netsetup.Object) (bool, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	line, err := encodeEntry(entry{Object: o})
+	if err != nil {
+		return false, err
+	}
+	if !bytes.Contains(data, []byte(`"undone"`)) {
+		return slices.ContainsFunc(bytes.Split(data, []byte("\n")), func(l []byte) bool { return bytes.Equal(l, line) }), nil
+	}
+	known, err := objects(path)
+	return slices.Contains(known, o), err
+}
+
 // recorder writes what belongs to the container into its own journal, under the interface that it is for, and what
 // belongs to a network into the host's.
 func (r *Runtime) recorder(c *record, ifName string) netsetup.Recorder {
@@ -301,8 +322,8 @@ func (r *Runtime) recorder(c *record, ifName string) netsetup.Recorder {
 		if o.Owner != "" {
 			return journal(c.path("objects"), entry{Object: o, Attachment: ifName})
 		}
-		known, err := objects(r.hostObjects())
-		if err != nil || slices.Contains(known, o) {
+		known, err := holds(r.hostObjects(), o)
+		if err != nil || known {
 			return err
 		}
 		return journal(r.hostObjects(), entry{Object: o})
