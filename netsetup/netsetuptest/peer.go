@@ -86,7 +86,21 @@ func (h *Host) makePeer(name string, i int) (*Peer, error) {
 			err = n.Do(func() error { return Retry(Patience, func() error { return operational(name) }) })
 		}
 	}
+	// And a worker of the kernel's enters the local routes of IPv6 addresses without detection of duplicates.
+	for n, addr := range map[*Node]netip.Addr{h.Node: p.HostV6, p.Node: p.V6} {
+		if err == nil {
+			err = n.Do(func() error { return Retry(Patience, func() error { return delivered(addr) }) })
+		}
+	}
 	return p, err
+}
+
+func delivered(addr netip.Addr) error {
+	routes, err := netlink.RouteGet(addr.AsSlice())
+	if err == nil && (len(routes) != 1 || routes[0].Type != unix.RTN_LOCAL) {
+		err = fmt.Errorf("%s: no local route yet", addr)
+	}
+	return err
 }
 
 func operational(name string) error {
