@@ -27,6 +27,19 @@ func (c *container) wantFrozen(t *testing.T, want bool) {
 	}
 }
 
+var frozenGate = gate{"exec", "freeze", "after"}
+
+// killEntering kills an exec while the container is stopped.
+func (c *container) killEntering(t *testing.T) {
+	t.Helper()
+	s := c.m.stopVerbAt(t, frozenGate, "exec", c.id, "true")
+	if err := s.Cmd.Process.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.Wait(t)
+	c.wantFrozen(t, true)
+}
+
 func tracer(t *testing.T, m *machine) *container {
 	t.Helper()
 	if m.Cgroup() == "" {
@@ -79,27 +92,17 @@ func TestExecKilledBesideTracer(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	c := tracer(t, m)
-	at := gate{"exec", "freeze", "after"}
-	s := m.stopVerbAt(t, at, "exec", "tracer", "true")
+	s := m.stopVerbAt(t, frozenGate, "exec", "tracer", "true")
 	c.wantFrozen(t, true)
 	s.goOn(t)
 	s.Wait(t).Want(t, 0)
 	c.wantFrozen(t, false)
 	for _, heal := range [][]string{{"gc"}, {"exec", "tracer", "true"}} {
-		s := m.stopVerbAt(t, at, "exec", "tracer", "true")
-		if err := s.Cmd.Process.Signal(unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		s.Wait(t)
-		c.wantFrozen(t, true)
+		c.killEntering(t)
 		m.nsinit(t, heal...).OK(t)
 		c.wantFrozen(t, false)
 	}
-	s = m.stopVerbAt(t, at, "exec", "tracer", "true")
-	if err := s.Cmd.Process.Signal(unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	s.Wait(t)
+	c.killEntering(t)
 	m.nsinit(t, "delete", "--force", "tracer").OK(t)
 }
 
@@ -114,7 +117,7 @@ func TestExecAfterTracer(t *testing.T) {
 	cmd := m.command("exec", "-d", "--cap-add", "SYS_PTRACE", "c", "sleep", "999")
 	cmd.Stdout, cmd.Stderr = null(t), null(t)
 	m.RunCmd(t, cmd).OK(t)
-	s := m.stopVerbAt(t, gate{"exec", "freeze", "after"}, "exec", "c", "true")
+	s := m.stopVerbAt(t, frozenGate, "exec", "c", "true")
 	c.wantFrozen(t, true)
 	s.goOn(t)
 	s.Wait(t).Want(t, 0)
@@ -227,12 +230,7 @@ func TestExecKilledBesideForegroundTracer(t *testing.T) {
 		}
 		return nil
 	})
-	s := m.stopVerbAt(t, gate{"exec", "freeze", "after"}, "exec", "tracer", "true")
-	if err := s.Cmd.Process.Signal(unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	s.Wait(t)
-	c.wantFrozen(t, true)
+	c.killEntering(t)
 	m.nsinit(t, "gc").OK(t)
 	c.wantFrozen(t, false)
 	m.nsinit(t, "kill", "tracer", "KILL").OK(t)
