@@ -14,6 +14,8 @@ func execVerb() verb {
 		brief: "start a further program in a running container",
 		about: `PROGRAM runs in all namespaces of the container ID, in its cgroup, with its environment, user, capabilities and restrictions, unless flags say otherwise. Flags stand before ID: what follows PROGRAM belongs to it.
 
+A container that could look into the process that enters it (it has CAP_SYS_PTRACE, or fs.suid_dumpable is 1) is stopped until PROGRAM runs. Such a PROGRAM gets nothing of its own set-user-ID bit or file capabilities, unless the user is root. If this command is killed meanwhile, the next exec or nsinit gc lets the container run again.
+
 The exit code is the program's.`,
 		examples: []example{
 			{"nsinit exec web ip route", "the routes of a running container"},
