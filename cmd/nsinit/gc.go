@@ -13,7 +13,7 @@ func gcVerb() verb {
 	return verb{
 		name: "gc", form: "[flags]",
 		brief: "remove what killed runs have left",
-		about: "Works from nsinit's records and the kernel alone. Nothing of a running container is touched. It may be killed at any time and run again.",
+		about: "Works from nsinit's records and the kernel alone. Nothing of a running container is touched; one that a killed nsinit exec has left stopped runs again. It may be killed at any time and run again.",
 		examples: []example{
 			{"nsinit gc", "after a crash"},
 			{"nsinit gc --all", "leave the host as it was before the first nsinit run"},
