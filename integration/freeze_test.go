@@ -27,7 +27,7 @@ func (c *container) wantFrozen(t *testing.T, want bool) {
 	}
 }
 
-var frozenGate = gate{"exec", "freeze", "after"}
+var frozenGate = gate{"exec", "exec", "frozen"}
 
 // killEntering kills an exec while the container is stopped.
 func (c *container) killEntering(t *testing.T) {

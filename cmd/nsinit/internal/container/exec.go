@@ -72,7 +72,6 @@ var execSteps = []step.Step[*joiner]{
 	{Name: "bounding", Do: (*joiner).dropBounding},
 	{Name: "no-new-privs", Do: (*joiner).setNoNewPrivs},
 	{Name: "rlimits", Do: (*joiner).setRlimits},
-	{Name: "freeze", Do: (*joiner).freeze, When: (*joiner).mustFreeze}, // let go as the program runs
 	{Name: "exec", Do: (*joiner).start},
 }
 
@@ -304,6 +303,11 @@ func (j *joiner) start() (err error) {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(j.freezer.dir.Fd())
 	} else if j.cgroup != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(j.cgroup.Fd())
+	}
+	if j.freezer != nil {
+		if err := j.freeze(); err != nil {
+			return err
+		}
 	}
 	attr := &syscall.ProcAttr{Env: j.env, Sys: sys, Files: []uintptr{j.stdio[0].Fd(), j.stdio[1].Fd(), j.stdio[2].Fd()}}
 	if j.pid, err = syscall.ForkExec(j.path, j.spec.Process.Args, attr); err != nil {

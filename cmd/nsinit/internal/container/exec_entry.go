@@ -3,9 +3,13 @@ package container
 import (
 	"errors"
 	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
+	"github.com/nsinit/nsinit/netsetup/gate"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,19 +34,21 @@ func (j *joiner) prepareEntry() (err error) {
 	return err
 }
 
-func (j *joiner) mustFreeze() bool { return j.freezer != nil }
-
-// freeze stops the container's processes. A signal that ends, or an exec that hangs, ends the entry until they run again.
+// freeze stops the container's processes. A signal that ends, or an exec that hangs, ends the entry until they run again,
+// and nothing else that waits may come between: no collection, which would wait for the thread that clones, no signal
+// that stops this process, no line of --trace.
 func (j *joiner) freeze() error {
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))) // the thread that clones keeps one until the exec
+	signal.Notify(j.caught.C, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	if !j.rec.state.Process.NoNewPrivs && j.user.UID != 0 {
 		j.warn("exec: the container could look into the process that enters it: set-user-ID and file capabilities of the program itself are without effect")
 	}
-	if err := j.freezer.stop(); err != nil {
-		return err
-	}
 	j.guarded, j.unguard = make(chan struct{}), make(chan struct{})
 	go j.guard()
-	return nil
+	err := j.freezer.stop()
+	gate.At("exec", "exec", "frozen")
+	return err
 }
 
 func (j *joiner) guard() {

@@ -23,7 +23,7 @@ import (
 // as the container holds a lease on the program's file (fcntl(2)).
 
 const (
-	frozenFile   = "frozen"   // locked by who stops the container's processes, and not empty while they are
+	frozenFile   = "frozen"   // locked by who stops the container's processes, and not empty while they may be
 	tracerFile   = "tracer"   // is there when a program with CAP_SYS_PTRACE was put into a container without
 	enteringFile = "entering" // locked, shared, by who enters without stopping anybody; alone, by who makes tracerFile
 
@@ -38,7 +38,12 @@ func (c *record) watched() bool {
 	if p.Privileged {
 		return false
 	}
-	if _, err := os.Lstat(c.path(tracerFile)); err == nil || slices.Contains(p.Caps, "CAP_SYS_PTRACE") {
+	for _, name := range []string{tracerFile, frozenFile} { // the latter: somebody is about to be looked into
+		if _, err := os.Lstat(c.path(name)); err == nil {
+			return true
+		}
+	}
+	if slices.Contains(p.Caps, "CAP_SYS_PTRACE") {
 		return true
 	}
 	dumpable, err := os.ReadFile("/proc/sys/fs/suid_dumpable")
@@ -122,20 +127,35 @@ func (c *record) openFreezer() (*freezer, error) {
 		f.close()
 		return nil, err
 	}
-	left := l.marked() // by an exec that was killed
-	if !left && frozen(c.state.Cgroup) {
+	if l.marked() { // by an exec that was killed
+		if err := errors.Join(thawCgroup(c.state.Cgroup), l.f.Truncate(0)); err != nil {
+			f.close()
+			return nil, err
+		}
+	}
+	if frozen(c.state.Cgroup) {
 		err = errPaused
 	} else {
 		err = f.open(c)
 	}
 	if err == nil {
-		return f, nil
+		_, err = l.f.WriteString("1") // now: the container's limits may forbid it later
 	}
-	if !left {
+	if err != nil {
 		err = errors.Join(err, os.Remove(c.path(frozenFile)))
+		f.close()
+		return nil, err
 	}
-	f.close()
-	return nil, err
+	return f, nil
+}
+
+// thawCgroup lets a cgroup's processes run again. One that is gone has none.
+func thawCgroup(path string) error {
+	err := os.WriteFile(filepath.Join(path, "cgroup.freeze"), []byte("0"), 0)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
 }
 
 var errPaused = errors.New("is paused: its cgroup is frozen; write 0 to its cgroup.freeze")
@@ -192,9 +212,6 @@ func (f *freezer) open(c *record) (err error) {
 
 // stop stops the container's processes, and returns when none of them can run.
 func (f *freezer) stop() error {
-	if _, err := f.lock.f.WriteString("1"); err != nil { // first: whoever finds it lets them go
-		return err
-	}
 	if _, err := f.freeze.WriteString("1"); err != nil {
 		return fmt.Errorf("freeze the cgroup: %w", err)
 	}
@@ -265,10 +282,8 @@ func (f *freezer) letGo() error {
 	if err := unix.Unlinkat(int(f.parent.Fd()), f.entry, unix.AT_REMOVEDIR); err != nil {
 		return fmt.Errorf("remove cgroup %s: %w", f.entry, err)
 	}
-	if f.lock.marked() {
-		if _, err := f.freeze.WriteString("0"); err != nil {
-			return fmt.Errorf("thaw the cgroup: %w", err)
-		}
+	if _, err := f.freeze.WriteString("0"); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("thaw the cgroup: %w", err)
 	}
 	return unix.Unlinkat(int(f.record.Fd()), frozenFile, 0)
 }
@@ -301,9 +316,12 @@ func (c *record) thaw() (left bool, err error) {
 		return true, err
 	}
 	if left = l.marked(); left {
-		if err := os.WriteFile(filepath.Join(c.state.Cgroup, "cgroup.freeze"), []byte("0"), 0); err != nil {
+		if err := thawCgroup(c.state.Cgroup); err != nil {
 			return true, err
 		}
 	}
-	return left, os.Remove(c.path(frozenFile))
+	if err := os.Remove(c.path(frozenFile)); !errors.Is(err, os.ErrNotExist) {
+		return left, err
+	}
+	return left, nil
 }
