@@ -164,7 +164,7 @@ func TestExecHangsBesideTracer(t *testing.T) {
 	program := filepath.Join(root, "bin", "leased")
 	m.Run(t, "cp", filepath.Join(root, "bin", "busybox"), program).OK(t)
 	c := m.detached(t, "tracer", "--cap-add", "SYS_PTRACE", "--rootfs", root, "--", "sleep", "1000")
-	leased, err := os.OpenFile(program, os.O_RDWR, 0)
+	leased, err := os.Open(program)
 	if err != nil {
 		t.Fatal(err)
 	}
