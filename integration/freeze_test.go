@@ -40,18 +40,25 @@ func (c *container) killEntering(t *testing.T) {
 	c.wantFrozen(t, true)
 }
 
-func tracer(t *testing.T, m *machine) *container {
+// machineWithCgroup is one whose containers can be stopped.
+func machineWithCgroup(t *testing.T) *machine {
 	t.Helper()
+	m := newMachine(t)
 	if m.Cgroup() == "" {
 		t.Skip("no unified cgroup hierarchy to stop a container by")
 	}
+	return m
+}
+
+func tracer(t *testing.T, m *machine) *container {
+	t.Helper()
 	return m.detached(t, "tracer", "--cap-add", "SYS_PTRACE", "--rootfs", newRootfs(t), "--", "sleep", "1000")
 }
 
 // A container that can trace processes is stopped while one enters it, and runs again afterwards, whatever came of that.
 func TestExecBesideTracer(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
+	m := machineWithCgroup(t)
 	c := tracer(t, m)
 	got := c.exec(t, "sh", "-c", "grep 0:: /proc/self/cgroup; grep -E 'TracerPid|CapBnd|NoNewPrivs' /proc/self/status; exit 0").OK(t).Stdout
 	if want := "0::/\nTracerPid:\t0\nCapBnd:\t00000000800c25fb\nNoNewPrivs:\t1\n"; got != want {
@@ -90,7 +97,7 @@ func TestExecBesideTracer(t *testing.T) {
 // until the next one, or gc.
 func TestExecKilledBesideTracer(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
+	m := machineWithCgroup(t)
 	c := tracer(t, m)
 	s := m.stopVerbAt(t, frozenGate, "exec", "tracer", "true")
 	c.wantFrozen(t, true)
@@ -109,10 +116,7 @@ func TestExecKilledBesideTracer(t *testing.T) {
 // What one exec lets in may look at the next.
 func TestExecAfterTracer(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
-	if m.Cgroup() == "" {
-		t.Skip("no unified cgroup hierarchy to stop a container by")
-	}
+	m := machineWithCgroup(t)
 	c := m.detached(t, "c", "--rootfs", newRootfs(t), "--", "sleep", "1000")
 	cmd := m.command("exec", "-d", "--cap-add", "SYS_PTRACE", "c", "sleep", "999")
 	cmd.Stdout, cmd.Stderr = null(t), null(t)
@@ -127,10 +131,7 @@ func TestExecAfterTracer(t *testing.T) {
 // A container that somebody has paused stays so: an exec says it and doesn't hang.
 func TestExecPaused(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
-	if m.Cgroup() == "" {
-		t.Skip("no unified cgroup hierarchy to pause a container by")
-	}
+	m := machineWithCgroup(t)
 	for name, flags := range map[string][]string{"plain": nil, "tracing": {"--cap-add", "SYS_PTRACE"}} {
 		c := m.detached(t, name, with(flags, []string{"--rootfs", newRootfs(t), "--", "sleep", "1000"})...)
 		freeze := filepath.Join(m.Cgroup(), "nsinit", name, "cgroup.freeze")
@@ -156,10 +157,7 @@ func TestExecPaused(t *testing.T) {
 // that was killed ends what it has left, before the container runs again and could look into that.
 func TestExecHangsBesideTracer(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
-	if m.Cgroup() == "" {
-		t.Skip("no unified cgroup hierarchy to stop a container by")
-	}
+	m := machineWithCgroup(t)
 	root := newRootfs(t)
 	program := filepath.Join(root, "bin", "leased")
 	m.Run(t, "cp", filepath.Join(root, "bin", "busybox"), program).OK(t)
@@ -218,10 +216,7 @@ func TestExecHangsBesideTracer(t *testing.T) {
 // gc lets a container run again whose foreground run goes on.
 func TestExecKilledBesideForegroundTracer(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t)
-	if m.Cgroup() == "" {
-		t.Skip("no unified cgroup hierarchy to stop a container by")
-	}
+	m := machineWithCgroup(t)
 	c := &container{m: m, id: "tracer"}
 	run := m.start(t, "--name", "tracer", "--cap-add", "SYS_PTRACE", "--rootfs", newRootfs(t), "--", "sleep", "1000")
 	netsetuptest.Poll(t, func() error {

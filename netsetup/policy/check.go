@@ -73,11 +73,7 @@ func checkTable(l hostLink, a netsetup.Attachment) ([]netsetup.Difference, error
 		}
 	}
 	if len(a.Subnets) > 0 {
-		var e elements
-		for _, o := range l.masquerade(a, "") {
-			e.take(o)
-		}
-		there, err := holds(e)
+		there, err := holds(elementsFor(l.masquerade(a, "")...))
 		if err != nil {
 			return nil, err
 		}

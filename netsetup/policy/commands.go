@@ -100,11 +100,7 @@ func (s *script) link(l hostLink, a netsetup.Attachment, opt Options) error {
 
 // subnets are the network's own, unless another container has brought them.
 func (s *script) subnets(l hostLink, a netsetup.Attachment) {
-	var e elements
-	for _, o := range l.masquerade(a, "") {
-		e.take(o)
-	}
-	if there, err := holds(e); err == nil && there {
+	if there, err := holds(elementsFor(l.masquerade(a, "")...)); err == nil && there {
 		return
 	}
 	for _, p := range a.Subnets {

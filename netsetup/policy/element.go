@@ -52,6 +52,14 @@ func (e elements) changes(t table) []elementChange {
 	return slices.DeleteFunc(all, func(c elementChange) bool { return len(c.elements) == 0 })
 }
 
+// elementsFor are what objects stand for, in their order.
+func elementsFor(objects ...netsetup.Object) (e elements) {
+	for _, o := range objects {
+		e.take(o)
+	}
+	return e
+}
+
 // takeAll takes objects in their order, but of subnets that overlap the newest.
 func (e *elements) takeAll(objects []netsetup.Object) {
 	for _, o := range slices.Backward(objects) {

@@ -55,8 +55,7 @@ func (f firewall) Attach(ctx context.Context, h *netsetup.Host, _ *netsetup.NetN
 	if err := record(o); err != nil {
 		return fmt.Errorf("%s: record: %w", o.Name, err)
 	}
-	var e elements
-	e.take(o)
+	e := elementsFor(o)
 	made, err := addElements(ctx, a.Network, e, f.opt)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) { // the device had another chain
 		if err = removeElements(ctx, device, []elementChange{remove(newTable().guard.admin, nameElement(device))}); err == nil {

@@ -34,9 +34,7 @@ func Forward(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, owner
 	if err := record(o); err != nil {
 		return fmt.Errorf("forwarding: %s: record: %w", o.Name, err)
 	}
-	var e elements
-	e.take(o)
-	return l.admit(ctx, h, "forwarding", e, opt)
+	return l.admit(ctx, h, "forwarding", elementsFor(o), opt)
 }
 
 // admit puts e into the table and has the host forward for l. Where that is new to the

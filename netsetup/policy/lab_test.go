@@ -111,6 +111,16 @@ func (l *lab) undoAll() error {
 	})
 }
 
+// wantUndone undoes all that was recorded and wants none of words in what is left.
+func (l *lab) wantUndone(t *testing.T, words ...string) {
+	t.Helper()
+	check(t, l.undoAll())
+	rules := l.ruleset(t)
+	if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(rules, word) }) {
+		t.Errorf("left after undo:\n%s", rules)
+	}
+}
+
 func (l *lab) undoHost() error {
 	return l.Do(func() error { return UndoHost(context.Background(), l.host(), l.opt) })
 }

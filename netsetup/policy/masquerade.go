@@ -25,15 +25,12 @@ func Masquerade(ctx context.Context, h *netsetup.Host, a netsetup.Attachment, ow
 		return fmt.Errorf("masquerade: %w", err)
 	}
 	objects := l.masquerade(a, owner)
-	var e elements
-	for _, o := range objects {
-		e.take(o)
-	}
 	for _, o := range objects {
 		if err := record(o); err != nil {
 			return fmt.Errorf("masquerade: %s: record: %w", o.Name, err)
 		}
 	}
+	e := elementsFor(objects...)
 	if len(a.Subnets) > 0 {
 		there, err := holds(e)
 		if err != nil {
@@ -57,8 +54,7 @@ func dropOverlapped(ctx context.Context, e elements, opt Options) error {
 		return err
 	}
 	return Undo(ctx, slices.DeleteFunc(slices.Clone(old), func(o netsetup.Object) bool {
-		var was elements
-		was.take(o)
+		was := elementsFor(o)
 		stays := func(mine, was []nftables.SetElement) bool {
 			return !slices.ContainsFunc(was, func(w nftables.SetElement) bool {
 				return slices.ContainsFunc(mine, func(m nftables.SetElement) bool { return overlap(m, w) && !sameKey(m, w) })

@@ -56,10 +56,7 @@ func TestMasqueradeSubnets(t *testing.T) {
 		t.Errorf("the outside saw %v, want %v", got, want)
 	}
 	for range 2 {
-		check(t, l.undoAll())
-		if got := l.ruleset(t); strings.Contains(got, "10.77.0.0") || strings.Contains(got, "fd77::") {
-			t.Errorf("left after undo:\n%s", got)
-		}
+		l.wantUndone(t, "10.77.0.0", "fd77::")
 	}
 }
 
@@ -155,8 +152,5 @@ func TestSubnetsThatOverlap(t *testing.T) {
 		}
 		check(t, l.Do(func() error { return Reload(t.Context(), l.host(), l.opt) }))
 	}
-	check(t, l.undoAll())
-	if got := l.ruleset(t); strings.Contains(got, "10.77.0.0") {
-		t.Errorf("left after undo:\n%s", got)
-	}
+	l.wantUndone(t, "10.77.0.0")
 }

@@ -144,10 +144,7 @@ func TestPointToPoint(t *testing.T) {
 	if got := fmt.Sprint(out.Seen(), between.Seen()); got != fmt.Sprintf("[%s] [10.79.0.2]", l.out.HostV4) {
 		t.Errorf("seen outside and by a container: %s", got)
 	}
-	check(t, l.undoAll())
-	if rules := l.ruleset(t); strings.Contains(rules, "ptp0") || strings.Contains(rules, "10.79.0.2") {
-		t.Errorf("left after undo:\n%s", rules)
-	}
+	l.wantUndone(t, "ptp0", "10.79.0.2")
 }
 
 func TestFlushHeals(t *testing.T) {
@@ -245,10 +242,7 @@ func TestUndoTwice(t *testing.T) {
 		t.Errorf("the second call changed the table:\n%s", again)
 	}
 	for range 2 {
-		check(t, l.undoAll())
-		if rules := l.ruleset(t); strings.Contains(rules, "10.77.0.2") || strings.Contains(rules, "fd77::2") {
-			t.Errorf("left after undo:\n%s", rules)
-		}
+		l.wantUndone(t, "10.77.0.2", "fd77::2")
 	}
 	for range 2 {
 		check(t, l.undoHost())

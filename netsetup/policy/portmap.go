@@ -249,10 +249,8 @@ func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 
 // published are an object's elements. The device stays as long as it lives.
 func (t table) published(o netsetup.Object) (list []elementChange) {
-	var e elements
 	o.IfName = ""
-	e.take(o)
-	for _, c := range e.changes(t) {
+	for _, c := range elementsFor(o).changes(t) {
 		for _, el := range c.elements {
 			list = append(list, remove(c.set, nftables.SetElement{Key: el.Key, KeyEnd: el.KeyEnd}))
 		}
@@ -284,9 +282,7 @@ func checkObjects(objects []netsetup.Object) ([]netsetup.Difference, error) {
 	var diffs []netsetup.Difference
 	has := make(map[string]map[string]bool)
 	for _, o := range objects {
-		var e elements
-		e.take(o)
-		for _, c := range e.changes(newTable()) {
+		for _, c := range elementsFor(o).changes(newTable()) {
 			if has[c.set.Name] == nil {
 				if has[c.set.Name], err = keysOf(conn, c.set); err != nil {
 					return nil, err

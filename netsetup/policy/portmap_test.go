@@ -216,10 +216,7 @@ func TestPointToPointPublishes(t *testing.T) {
 	check(t, reach(l.out.Node, 8080, l.out.HostV4))
 	check(t, reach(l.Node, 8080, l.out.HostV4, local4))
 	check(t, reach(p, 8080, l.out.HostV4))
-	check(t, l.undoAll())
-	if rules := l.ruleset(t); strings.Contains(rules, "ptp0") || strings.Contains(rules, "8080") {
-		t.Errorf("left after undo:\n%s", rules)
-	}
+	l.wantUndone(t, "ptp0", "8080")
 }
 
 // Datagrams that go on all the time must find a container that comes later.

@@ -118,11 +118,7 @@ func TestUndoPartly(t *testing.T) {
 // add puts what objects stand for into the table.
 func (l *lab) add(objects []netsetup.Object) error {
 	return l.Do(func() error {
-		var e elements
-		for _, o := range objects {
-			e.take(o)
-		}
-		_, err := addElements(l.context(), "lan", e, l.opt)
+		_, err := addElements(l.context(), "lan", elementsFor(objects...), l.opt)
 		return err
 	})
 }

@@ -298,16 +298,15 @@ func (j *joiner) start() (err error) {
 		Setctty:    j.pty != nil,
 		Credential: &syscall.Credential{Uid: j.user.UID, Gid: j.user.GID, Groups: j.user.Groups},
 	}
-	if j.freezer != nil {
+	switch {
+	case j.freezer != nil:
 		sys.Ptrace = true // moved into the container's cgroup at its exec
 		sys.UseCgroupFD, sys.CgroupFD = true, int(j.freezer.dir.Fd())
-	} else if j.cgroup != nil {
-		sys.UseCgroupFD, sys.CgroupFD = true, int(j.cgroup.Fd())
-	}
-	if j.freezer != nil {
 		if err := j.freeze(); err != nil {
 			return err
 		}
+	case j.cgroup != nil:
+		sys.UseCgroupFD, sys.CgroupFD = true, int(j.cgroup.Fd())
 	}
 	attr := &syscall.ProcAttr{Env: j.env, Sys: sys, Files: []uintptr{j.stdio[0].Fd(), j.stdio[1].Fd(), j.stdio[2].Fd()}}
 	if j.pid, err = syscall.ForkExec(j.path, j.spec.Process.Args, attr); err != nil {
@@ -349,15 +348,9 @@ func (j *joiner) forward() {
 }
 
 func (j *joiner) wait() (int, error) {
-	for {
-		var status unix.WaitStatus
-		_, err := unix.Wait4(j.pid, &status, 0, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return exitNsinit, fmt.Errorf("wait: %w", err)
-		default:
-			return program.ExitStatus(status), nil
-		}
+	status, err := waitFor(j.pid)
+	if err != nil {
+		return exitNsinit, fmt.Errorf("wait: %w", err)
 	}
+	return program.ExitStatus(status), nil
 }

@@ -66,16 +66,9 @@ func shared(path string) (*lock, error) { return lockFile(path, unix.LOCK_SH|uni
 // lockProcess is alone, for this process: a child that has the descriptor, too, until its exec, doesn't hold the lock
 // (fcntl(2), F_SETLK), as it would one of flock(2).
 func lockProcess(path string) (*lock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return &lock{f}, nil
+	return openLock(path, os.O_RDWR|os.O_CREATE, func(fd uintptr) error {
+		return unix.FcntlFlock(fd, unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	})
 }
 
 // lockWithin takes a lock whose file its holders may remove, and doesn't wait for ever.
@@ -243,13 +236,7 @@ func (f *freezer) abandon() { _, _ = f.kill.WriteString("1") }
 // enter moves the traced process pid, which has just executed its program, into the container's cgroup, where it begins
 // to run when that is let go. A process that has ended instead is reaped: ended says so.
 func (f *freezer) enter(pid int) (ended bool, err error) {
-	var status unix.WaitStatus
-	for {
-		_, err = unix.Wait4(pid, &status, 0, nil)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	status, err := waitFor(pid)
 	if err != nil {
 		return false, fmt.Errorf("wait for its exec: %w", err)
 	}

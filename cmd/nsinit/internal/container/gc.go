@@ -115,14 +115,14 @@ func (r *Runtime) collect() (dead []*record, alive int, broken []Removed, err er
 // removePause lets a container run again that a killed exec has left stopped, whoever owns it.
 func (c *record) removePause() []Removed {
 	left, err := c.thaw()
-	switch item := (Removed{Container: c.id(), Kind: "pause", Name: c.state.Cgroup}); {
-	case err != nil:
-		item.Error = oneLine(err)
-		return []Removed{item}
-	case left:
-		return []Removed{item}
+	if err == nil && !left {
+		return nil
 	}
-	return nil
+	item := Removed{Container: c.id(), Kind: "pause", Name: c.state.Cgroup}
+	if err != nil {
+		item.Error = oneLine(err)
+	}
+	return []Removed{item}
 }
 
 // adopt takes the lock of a record that nobody holds; os.ErrNotExist if the record is gone. A start that was killed between

@@ -138,7 +138,7 @@ func newID() (string, error) {
 }
 
 func (h *host) claimState() (err error) {
-	h.signals.ready() // from here on there is something to be undone
+	<-h.signals.caught.Ending // from here on there is something to be undone
 	h.rec, err = h.claim(h.spec.ID)
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func (h *host) release() error {
 
 // awaitReady reads frames until the sync pipe ends by close-on-exec: the program runs.
 func (h *host) awaitReady() error {
-	// While the init works: the kernel takes its time for the first, encoding/json for the second.
+	// While the init works: the kernel takes its time for the first, the runtime for the second, encoding/json for the third.
 	h.closeExe()
 	<-h.signals.caught.Common
 	if err := h.rec.save(); err != nil {

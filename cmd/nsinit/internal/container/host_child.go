@@ -145,14 +145,19 @@ func (h *host) wait(patience time.Duration) (status unix.WaitStatus, ok bool) {
 	if !readable(h.pidfd, patience) {
 		return 0, false
 	}
-	for {
-		_, err := unix.Wait4(h.pid, &h.status, 0, nil)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	h.status, _ = waitFor(h.pid)
 	h.ended = true
 	return h.status, true
+}
+
+// waitFor waits for a change of a child's: its end, or a stop of one that is traced.
+func waitFor(pid int) (status unix.WaitStatus, err error) {
+	for {
+		_, err = unix.Wait4(pid, &status, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return status, err
+		}
+	}
 }
 
 // readable waits until a pidfd says that its process has ended.

@@ -178,8 +178,8 @@ func (r *Runtime) attachments() *plugin.Plugin {
 	return &plugin.Plugin{Root: r.root(), DataDir: r.dataDir(), Warn: r.warn}
 }
 
-// Objects returns those in the records of all networks, containers and attachments: a firewall table that somebody flushed is made
-// again for all of them.
+// Objects returns those in the records of all networks, containers and attachments: a firewall table that somebody
+// flushed is made again for all of them.
 func (r *Runtime) Objects() (all []netsetup.Object, err error) {
 	all, err = objects(r.hostObjects())
 	if err != nil {

@@ -108,12 +108,16 @@ func probeLock(path string) (*lock, error) {
 }
 
 func flock(path string, flags, how int) (*lock, error) {
+	return openLock(path, flags, func(fd uintptr) error { return unix.Flock(int(fd), how) })
+}
+
+func openLock(path string, flags int, take func(fd uintptr) error) (*lock, error) {
 	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		err = unix.Flock(int(f.Fd()), how)
+		err = take(f.Fd())
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}

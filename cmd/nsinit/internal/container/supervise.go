@@ -35,9 +35,6 @@ func relaySignals(h *host) *signalRelay {
 	return r
 }
 
-// ready waits until those are caught that end the start.
-func (r *signalRelay) ready() { <-r.caught.Ending }
-
 // interrupted returns the signal that ended the start, or 0.
 func (r *signalRelay) interrupted() syscall.Signal {
 	r.mu.Lock()
